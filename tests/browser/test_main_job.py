@@ -1,0 +1,147 @@
+"""The main job as a scientist does it: sign in, choose, start, work in JupyterLab and on the desktop, stop, delete."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from tests.browser.conftest import picture, sign_in
+from tests.services.demo import Demo
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+
+
+def choose_p700002(page: Page) -> None:
+    """Searches as one types and chooses the experiment by keyboard."""
+    page.goto("/services/visahub/new")
+    expect(page.get_by_role("heading", name="New instance")).to_be_visible()
+    page.get_by_label("Search experiments").press_sequentially("fxe exam", delay=30)
+    row = page.get_by_role("checkbox", name=re.compile("p700002"))
+    expect(row).to_be_visible()
+    expect(page.get_by_role("checkbox", name=re.compile("p700001"))).to_have_count(0)
+    row.focus()
+    page.keyboard.press("Space")
+    expect(page.get_by_role("button", name="Remove p700002")).to_be_visible()
+
+
+def test_from_login_to_desktop_and_back(page: Page, context: BrowserContext, demo: Demo) -> None:
+    page.goto("/")
+    picture(page, "login")
+    sign_in(page, demo, "alice")
+    expect(page.get_by_text("You have no instance yet")).to_be_visible()
+    picture(page, "instances-empty")
+
+    choose_p700002(page)
+    picture(page, "spawn")
+    page.get_by_role("radio", name=re.compile("^Data analysis")).check()
+    page.get_by_role("radio", name=re.compile("^Small")).check()
+    expect(page.get_by_role("radio", name=re.compile("^Large"))).to_be_disabled()
+    page.get_by_text("Name, screen, keyboard, notes").click()
+    page.get_by_label("Name", exact=True).fill("main-job")
+    expect(page.get_by_label("Keyboard")).to_have_value("de")
+    page.get_by_role("button", name="Start", exact=True).click()
+
+    # The progress page leads to JupyterLab by itself.
+    page.wait_for_url(re.compile(r"/user/alice/i[a-z0-9]+/lab"), timeout=90_000)
+    lab_is_ready(page)
+    run_first_cell(page)
+    picture(page, "lab-notebook", full=False)
+    open_desktop_tab(page)
+    picture(page, "lab-desktop", full=False)
+
+    server = re.search(r"/user/alice/(i[a-z0-9]+)/", page.url)
+    assert server is not None
+    name = server.group(1)
+    desktop_types_into_a_file(context, demo, name)
+    stop_start_delete(page, name)
+
+
+def lab_is_ready(page: Page) -> None:
+    expect(page.locator(".jp-NotebookPanel").first).to_be_visible(timeout=60_000)
+    expect(page.locator(".jp-FileBrowser .jp-DirListing")).to_be_visible()
+
+
+def run_first_cell(page: Page) -> None:
+    """Runs the whole start page notebook; its plot is an image below the last cell."""
+    panel = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)").first
+    panel.click()
+    page.get_by_role("menuitem", name="Run").first.click()
+    page.get_by_role("menuitem", name=re.compile("^Run All Cells")).first.click()
+    expect(panel.locator(".jp-OutputArea img").first).to_be_visible(timeout=60_000)
+    expect(panel.get_by_text("FXE example data").first).to_be_visible()
+
+
+def open_desktop_tab(page: Page) -> None:
+    """Opens the launcher and its Desktop tile, beside the notebook."""
+    page.get_by_role("menuitem", name="File").first.click()
+    page.get_by_role("menuitem", name=re.compile("^New Launcher")).first.click()
+    page.locator(".jp-LauncherCard", has_text="Desktop").click()
+    frame = page.frame_locator("iframe[src*='desktop']")
+    expect(frame.locator("canvas")).to_be_visible(timeout=60_000)
+    time.sleep(4)  # XFCE paints its panel; the picture is for people, nothing is asserted on it
+
+
+def desktop_types_into_a_file(context: BrowserContext, demo: Demo, name: str) -> None:
+    """Types into a terminal of the desktop, and finds the text in the home directory."""
+    page = context.new_page()
+    page.goto(f"/user/alice/{name}/desktop/")
+    canvas = page.locator("canvas")
+    expect(canvas).to_be_visible(timeout=60_000)
+    time.sleep(3)
+    canvas.click(position={"x": 400, "y": 300})
+    page.keyboard.press("Alt+F2")
+    time.sleep(1.5)
+    page.keyboard.type("xfce4-terminal", delay=40)
+    page.keyboard.press("Enter")
+    time.sleep(5)
+    page.keyboard.type("echo typed-on-the-desktop > ~/typed.txt", delay=40)
+    page.keyboard.press("Enter")
+    home = demo.home("alice")
+    until = time.monotonic() + 30
+    while not (home / "typed.txt").exists() and time.monotonic() < until:
+        time.sleep(0.3)
+    picture(page, "desktop", full=False)
+    assert (home / "typed.txt").read_text() == "typed-on-the-desktop\n"
+    page.close()
+
+
+
+
+def stop_start_delete(page: Page, name: str) -> None:
+    page.goto("/services/visahub/")
+    here = page.locator("article.vh-instance", has_text="main-job")
+    expect(here.get_by_role("link", name="JupyterLab")).to_be_visible()
+    picture(page, "instances")
+    here.get_by_label("More for main-job").click()
+    here.get_by_role("button", name="Stop").click()
+    here = page.locator("article.vh-instance", has_text="main-job")
+    expect(here.get_by_role("button", name="Start")).to_be_visible(timeout=60_000)
+    picture(page, "instances-stopped")
+    here.get_by_role("button", name="Start").click()
+    page.wait_for_url(re.compile(rf"/user/alice/{name}/lab"), timeout=90_000)
+    page.goto("/services/visahub/")
+    here = page.locator("article.vh-instance", has_text="main-job")
+    here.get_by_label("More for main-job").click()
+    here.get_by_role("link", name=re.compile("Delete")).click()
+    picture(page, "delete", full=False)
+    page.get_by_role("button", name="Delete main-job").click()
+    expect(page.locator("article.vh-instance", has_text="main-job")).to_have_count(0, timeout=60_000)
+
+
+def test_a_deep_link_chooses_and_starts_nothing(page: Page, demo: Demo) -> None:
+    sign_in(page, demo, "bob")
+    page.goto("/services/visahub/new?proposal=p700001&proposal=nowhere&environment=notebooks&hardware=medium")
+    expect(page.get_by_role("button", name="Remove p700001")).to_be_visible()
+    expect(page.get_by_text(re.compile("nowhere"))).to_be_visible()
+    expect(page.get_by_role("radio", name=re.compile("^Notebooks only"))).to_be_checked()
+    expect(page.get_by_role("radio", name=re.compile("^Medium"))).to_be_checked()
+    picture(page, "spawn-deep-link")
+    page.goto("/hub/spawn/bob/stolen?opt-experiments=p700001&opt-environment=notebooks&opt-hardware=small")
+    page.goto("/services/visahub/")
+    expect(page.get_by_text("You have no instance yet")).to_be_visible()
+
+

@@ -1,0 +1,97 @@
+"""The product as `make demo` starts it, in a state folder of its own; for the browser tests and for figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from urllib.request import urlopen
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    """Gives a port on the loopback interface that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Demo:
+    """A running demo: `address`, the accounts' passwords, and its log; everything ends with the `with` block."""
+
+    def __init__(self, state: Path, *, environ: dict[str, str] | None = None) -> None:
+        self.state = state
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.log = state / "demo.log"
+        self._environ = environ or {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Demo:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.end()
+
+    def start(self, *, seconds: float = 120) -> None:
+        """Starts the demo and returns when the Hub and the portal answer; shows the log when they do not."""
+        environ = os.environ | {"VISAHUB_STATE": str(self.state), "VISAHUB_PORT": str(self.port)} | self._environ
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-m", "visahub.cli", "demo"],
+                cwd=ROOT,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self._process.poll() is not None:
+                break
+            try:
+                with urlopen(f"{self.address}/services/visahub/health", timeout=2) as answer:  # noqa: S310 - loopback
+                    if answer.status == 200:
+                        return
+            except OSError:
+                time.sleep(0.2)
+        tail = self.log.read_text(errors="replace")[-6000:]
+        self.end()
+        raise RuntimeError(f"The demo did not come up:\n{tail}")
+
+    def password(self, name: str) -> str:
+        """The password of a sample account, as the demo printed it."""
+        passwords = json.loads((self.state / "passwords.json").read_text())
+        return str(passwords["admin" if name == "admin" else "user"])
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None  # noqa: S101 - used after start only
+        return self._process.pid
+
+    def end(self, *, seconds: float = 40) -> None:
+        """Ends the demo as Ctrl-C does."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait(10)
+        self._process = None
+
+    def home(self, name: str) -> Path:
+        """The home directory of a sample account."""
+        return self.state / "homes" / name

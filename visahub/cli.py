@@ -1,0 +1,79 @@
+"""The `visahub` command: the portal, the database, the doctor and the demonstration."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from . import __version__
+
+_CONFIG = click.option(
+    "-f",
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("jupyterhub_config.py"),
+    show_default=True,
+    help="The Hub's configuration file; visahub's settings stand in it.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="visahub %(version)s")
+def main() -> None:
+    """visahub: experiments, environments and hardware on JupyterHub."""
+    # Every process of ours starts a second faster without it: it compiles a grammar that only checks IRIs in schemas.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+
+@main.command()
+@_CONFIG
+def portal(config: Path) -> None:
+    """Serve the portal (started by the Hub, or as a unit of its own)."""
+    from . import build
+    from .portal import app
+
+    app.main(build.read(config))
+
+
+@main.group()
+def db() -> None:
+    """Look after the database of visahub."""
+
+
+@db.command()
+@_CONFIG
+def upgrade(config: Path) -> None:
+    """Bring the tables up to date. Make a copy of the database first; an upgrade cannot be undone."""
+    from . import build
+    from .model.errors import Unavailable
+
+    store = build.build(build.read(config)).store
+    try:
+        store.upgrade()
+    except Unavailable as error:
+        raise click.ClickException(error.sentence) from error
+    click.echo("The tables are up to date.")
+
+
+@main.command()
+@_CONFIG
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+def doctor(config: Path, as_json: bool) -> None:
+    """Check a configuration and say what is wrong and how to mend it. Ends with 1 when there is a problem."""
+    from . import doctor as findings
+
+    sys.exit(findings.main(config, as_json=as_json))
+
+
+@main.command()
+def demo() -> None:
+    """Start a Hub with everything embedded, on this machine only, with sample accounts and experiments."""
+    from . import demo as demonstration
+
+    sys.exit(demonstration.main())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""From an identity to an account: the same person gets the same account and Unix uid for life."""
+
+from __future__ import annotations
+
+from ..model.account import Account, Identity
+from ..store.database import Store
+
+
+def enter(store: Store, identity: Identity, *, uid_min: int) -> Account:
+    """Gives the account of somebody who has just logged in, made at the first login.
+
+    Raises Refused when the user name belongs to another identity, Unavailable when the database is away.
+    """
+    return store.accounts.enter(identity, uid_min=uid_min)

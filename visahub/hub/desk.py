@@ -1,0 +1,97 @@
+"""What all spawners of the Hub share: the parts, the watch, and the questions that are asked of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from traitlets.config import Config
+
+from .. import build
+from ..flows import launch, reconcile
+from ..flows.launch import Admission
+from ..flows.reconcile import Action
+from ..model.account import Account
+from ..model.errors import Refused
+from ..model.instance import Event, Instance, Phase
+from .watch import Watch
+
+# What `decide` says of an instance that is not there any more.
+_OVER = {Action.LOST, Action.GIVE_UP, Action.FINISH_STOP, Action.FINISH_DELETE}
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Desk:
+    """The Hub's one set of parts. Its methods without `async` ask the database: call them by `ask`, in a thread."""
+
+    _one: ClassVar[Desk | None] = None
+
+    def __init__(self, parts: build.Parts) -> None:
+        self.parts = parts
+        self.watch = Watch(parts.backends, now)
+        self._starts: set[asyncio.Task[str]] = set()
+
+    @classmethod
+    def of(cls, config: Config) -> Desk:
+        """Gives the desk of this process."""
+        if cls._one is None:
+            cls._one = cls(build.parts(config))
+        return cls._one
+
+    def keep(self, start: Coroutine[Any, Any, str]) -> asyncio.Task[str]:
+        """Runs a start that outlives the request which began it; the Hub's shutdown cancels and awaits it."""
+        task = asyncio.create_task(start)
+        self._starts.add(task)
+        task.add_done_callback(self._starts.discard)
+        return task
+
+    def account(self, username: str) -> Account:
+        """Gives the account of a Hub user; raises Refused when nobody has logged in under that name."""
+        account = self.parts.store.accounts.named(username)
+        if account is None:
+            raise Refused(
+                f"There is no account for {username!r} yet. Log out, log in again, and start once more.",
+                rule="no-account",
+                status=403,
+            )
+        return account
+
+    def row(self, username: str, server_name: str) -> Instance | None:
+        """Gives the row behind a Hub server."""
+        account = self.parts.store.accounts.named(username)
+        return self.parts.store.instances.named(account.id, server_name) if account else None
+
+    def again(self, row: Instance) -> Admission:
+        """Admits an interrupted start again, with its attempt and by the rules of today; else the row says why not."""
+        try:
+            account = self.account(row.owner)
+            choice = launch.choose(self.parts.store, self.parts.menu, account, row.request, now().date())
+        except Refused as error:
+            # What may already run of it is a stray from now on, and ended by the next round.
+            self.parts.store.instances.move(row.id, Phase.ERROR, now(), attempt=row.attempt, sentence=error.sentence)
+            raise
+        return Admission(
+            instance=row,
+            account=account,
+            experiments=choice.experiments,
+            environment=choice.environment,
+            hardware=choice.hardware,
+        )
+
+    def steps(self, row: Instance, after: int) -> list[Event]:
+        """Gives the steps of the row's attempt after an event."""
+        events = self.parts.store.instances.events(row.id, after)
+        return [event for event in events if event.attempt == row.attempt and event.kind in {"step", "ready", "error"}]
+
+    async def poll(self, row: Instance) -> int | None:
+        """Tells whether a ready instance is still there: None for yes and for "cannot tell", 0 for no."""
+        answer = await self.watch.see(row.backend, row.attempt, since=row.changed)
+        if not answer.known:
+            return None
+        action = reconcile.decide(row, answer.condition, now(), self.parts.settings.grace_seconds)
+        return 0 if action in _OVER else None

@@ -1,0 +1,125 @@
+"""One round: what is wanted, what exists and what the Hub knows are brought together; called by `handlers.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from jupyterhub import orm
+
+from ..backends.base import Backend
+from ..flows import reconcile
+from ..model.errors import Unavailable
+from ..model.instance import Instance
+from ..model.offer import Offer
+from ..store.database import ask
+from .desk import Desk, now
+
+# Records of the Hub without a row of ours, as the last round saw them. Two rounds are long enough for a page to show
+# why a start was refused.
+_strays: set[tuple[str, str]] = set()
+
+
+class Round:
+    """What one round does; every part goes on when another one fails."""
+
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+        self._log = handler.log
+        self._desk = Desk.of(handler.settings["config"])
+        handler.lost = {}
+
+    async def run(self) -> dict[str, Any]:
+        """Does the round and tells what was done, for the portal's log."""
+        parts = self._desk.parts
+        report = await reconcile.reconcile(parts.store, parts.backends, now, grace_seconds=parts.settings.grace_seconds)
+        again = await self._guarded("retry", self._start_again(report.retry)) or 0
+        dropped = await self._guarded("records", self._drop_records()) or 0
+        await self._guarded("offers", self._save_offers())
+        routes = await self._guarded("routes", self._check_routes()) or 0
+        return {"again": again, "dropped": dropped, "routes": routes}
+
+    async def _guarded(self, name: str, work: Any) -> Any:
+        try:
+            return await work
+        except Unavailable as error:
+            self._log.warning("Round, %s: %s", name, error)
+        except Exception:
+            self._log.exception("Round, %s", name)
+        return None
+
+    async def _start_again(self, rows: Iterable[Instance]) -> int:
+        """Starts what was wanted when the Hub was killed and that the Hub has forgotten."""
+        done = 0
+        for row in rows:
+            user = self._handler.find_user(row.owner)
+            if user is None or (row.server_name in user.spawners and user.spawners[row.server_name].active):
+                continue
+            self._handler.lost[(row.owner, row.server_name)] = row
+            try:
+                user.get_or_create_spawner(row.server_name, row.name, replace_failed=True)
+                await self._handler.spawn_single_user(user, row.server_name, row.name)
+                done += 1
+            except Exception as error:
+                self._log.error("%s of %s could not be started again: %s", row.server_name, row.owner, error)
+        return done
+
+    async def _drop_records(self) -> int:
+        """Drops the Hub's records of servers that were never admitted, so that refused options do not stay."""
+        global _strays
+        rows = await ask(self._desk.parts.store.instances.live)
+        known = {(row.owner, row.server_name) for row in rows}
+        strays = {key for key in self._idle_records() if key not in known}
+        dropped = 0
+        for username, server_name in strays & _strays:
+            user = self._handler.find_user(username)
+            if user is None:
+                continue
+            user.spawners.pop(server_name, None)
+            self._handler.db.delete(user.orm_spawners[server_name])
+            self._handler.db.commit()
+            dropped += 1
+        _strays = strays
+        return dropped
+
+    def _idle_records(self) -> Iterable[tuple[str, str]]:
+        """Gives the named servers that the Hub knows and that do nothing, by user and name."""
+        query = self._handler.db.query(orm.User.name, orm.Spawner.name).join(orm.Spawner.user)
+        for username, name in query.filter(orm.Spawner.name != "", orm.Spawner.server_id.is_(None)):
+            user = self._handler.find_user(username)
+            if not (name in user.spawners and user.spawners[name].active):
+                yield username, name
+
+    async def _save_offers(self) -> None:
+        parts = self._desk.parts
+        await asyncio.gather(*(self._save_offers_of(backend) for backend in parts.backends.values()))
+
+    async def _save_offers_of(self, backend: Backend) -> None:
+        parts = self._desk.parts
+        hardware = tuple(size for size in parts.menu.hardware if size.backend == backend.id)
+        try:
+            offers = await backend.offers(hardware)
+        except Exception as error:
+            self._log.warning("%s cannot be asked what is free: %s", backend.id, error)
+            offers = [Offer(hardware=size, is_free=None, sentence="cannot be asked just now") for size in hardware]
+        await ask(parts.store.offers.save, backend.id, offers, now())
+
+    async def _check_routes(self) -> int:
+        """Notices a proxy that was restarted: without this its routes are missing for `last_activity_interval`."""
+        proxy, settings = self._handler.proxy, self._handler.settings
+        routes = await proxy.get_all_routes()
+        missing = [spec for spec in self._expected_routes() if spec not in routes]
+        if missing:
+            await proxy.check_routes(self._handler.users, settings["services"], routes)
+        return len(missing)
+
+    def _expected_routes(self) -> Iterable[str]:
+        yield self._handler.hub.routespec
+        for service in self._handler.settings["services"].values():
+            if service.server is not None:
+                yield service.proxy_spec
+        for user in self._handler.users.values():
+            for spawner in user.spawners.values():
+                if spawner.ready:
+                    yield spawner.proxy_spec

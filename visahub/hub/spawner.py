@@ -1,0 +1,249 @@
+"""The Hub's door to visahub, `c.JupyterHub.spawner_class = "visahub"`: rules are in `flows/`, truth in `store/`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from jupyterhub.spawner import Spawner
+from traitlets import Unicode, default
+
+from ..flows import end, launch
+from ..flows.launch import Admission
+from ..model.errors import Refused, Unavailable, VisahubError
+from ..model.instance import Instance, Phase
+from ..model.launch import Launch
+from ..model.request import StartRequest
+from ..store.database import ask
+from . import form, handlers
+from .desk import Desk, now
+from .refusals import spoken
+
+# Where a spawned server would get more than it needs: old names of the same token, and the Hub's own settings.
+_NOT_FOR_INSTANCES = {"JPY_API_TOKEN", "JUPYTERHUB_OAUTH_SCOPES", "JUPYTERHUB_ADMIN_ACCESS"}
+_PROGRESS_SECONDS = 0.5
+
+# The Hub loads its spawner class before it makes its list of addresses.
+handlers.register()
+
+
+class VisaSpawner(Spawner):
+    """One instance as the Hub sees it: a named server. Its state only points to the row of the instances' table."""
+
+    attempt = Unicode(help="The attempt that this server belongs to, empty while none was admitted.")
+    _admission: Admission | None = None
+
+    @property
+    def desk(self) -> Desk:
+        return Desk.of(self.config)
+
+    # The three doors of a start: form, address and JSON.
+
+    @default("apply_user_options")
+    def _apply_user_options_default(self) -> Any:
+        return VisaSpawner.admit
+
+    @default("options_form")
+    def _options_form_default(self) -> Any:
+        return form.fragment
+
+    def options_from_form(self, form_data: Mapping[str, list[Any]]) -> dict[str, Any]:
+        """Reads the lists of strings that a form sends; `admit` judges them."""
+        return form.options(form_data)
+
+    def options_from_query(self, query_data: Mapping[str, list[str]]) -> NoReturn:
+        """Keeps the choices of an address for the form: opening an address starts nothing."""
+        form.keep(self, query_data)
+        raise form.NothingStarted()
+
+    async def admit(self, options: object) -> None:
+        """Checks the options, whichever door they came through, and commits the attempt before anything exists."""
+        self._admission = None
+        try:
+            self._admission = admission = await self._admitted(options)
+        except Exception as error:
+            await self._forget()
+            raise spoken(error, self.log) from None
+        self.attempt = admission.instance.attempt
+        # The Hub commits this before `start` runs, so that a Hub that is killed finds its way back to the row.
+        self.orm_spawner.state = self.get_state()
+        self.user_options = self.orm_spawner.user_options = admission.instance.request.as_options()
+
+    async def _admitted(self, options: object) -> Admission:
+        if not self.name:
+            raise Refused(
+                "Instances have names here. Open My instances and choose New instance.",
+                rule="default-server",
+                status=400,
+            )
+        desk = self.desk
+        lost = getattr(self.handler, "lost", {}).get((self.user.name, self.name))
+        if lost is not None:
+            return await ask(desk.again, lost)
+        account = await ask(desk.account, self.user.name)
+        request = StartRequest.read(options)
+        seconds = desk.parts.settings.start_seconds
+        return await ask(launch.admit, desk.parts.store, desk.parts.menu, account, self.name, request, now(), seconds)
+
+    async def _forget(self) -> None:
+        """Takes refused options out of the Hub's database: what was admitted last comes back, or nothing."""
+        try:
+            row = await ask(self.desk.row, self.user.name, self.name)
+        except Exception:
+            row = None
+        self.orm_spawner.user_options = row.request.as_options() if row else None
+
+    # From start to end.
+
+    async def start(self) -> str:
+        """Runs the admitted start and gives the address; a failure is cleaned up and told by the flow."""
+        if self._admission is None:
+            # A facility that sets its own `apply_user_options` does not open a door past the rules.
+            await self.admit(self.user_options)
+        admission = self._admission
+        if admission is None:
+            raise spoken(RuntimeError("A start without an admission"), self.log)
+        try:
+            # The Hub cancels a start when its user stops it, and then waits one second. The flow goes on for the
+            # moments until `stop` commits the wish, sees it, and cleans up in its own time.
+            return await asyncio.shield(self.desk.keep(self._run(admission)))
+        except Exception as error:
+            raise spoken(error, self.log) from None
+
+    async def _run(self, admission: Admission) -> str:
+        parts = self.desk.parts
+        instance, request = admission.instance, admission.instance.request
+        backend = parts.backend(admission.hardware.backend)
+        return await launch.run(
+            parts.store,
+            backend,
+            Launch(
+                instance_id=instance.id,
+                attempt=instance.attempt,
+                deployment=parts.settings.deployment,
+                name=instance.name,
+                account=admission.account,
+                experiments=admission.experiments,
+                environment=admission.environment,
+                hardware=admission.hardware,
+                resolution=request.resolution,
+                keyboard=request.keyboard,
+                environ=self.get_env(),
+            ),
+            now,
+        )
+
+    def get_env(self) -> dict[str, str]:
+        """Gives all that an instance is told: nothing of the Hub's own environment."""
+        environ = super().get_env()
+        return {key: value for key, value in environ.items() if value and key not in _NOT_FOR_INSTANCES}
+
+    async def poll(self) -> int | None:
+        """Tells from our row and the shared look whether the instance runs: None for yes, and for "cannot tell"."""
+        if not self.attempt:
+            return 0
+        try:
+            return await self._polled()
+        except Unavailable as error:
+            self.log.warning("%s: taken for running, since it cannot be asked: %s", self._log_name, error)
+        except Exception:
+            self.log.exception("%s: taken for running, since it cannot be asked", self._log_name)
+        return None
+
+    async def _polled(self) -> int | None:
+        row = await self._row()
+        if row is None or row.phase in {Phase.STOPPED, Phase.ERROR, Phase.GONE}:
+            return 0
+        if row.phase is not Phase.READY:
+            # What is under way has a deadline, and `reconcile` watches it.
+            return None
+        return await self.desk.poll(row)
+
+    async def get_url(self) -> str:
+        """Gives the address after a restart of the Hub. A start that the Hub's death interrupted goes on here."""
+        try:
+            row = await self._row()
+            if row is not None and row.phase is Phase.STARTING:
+                await asyncio.shield(self.desk.keep(self._run(await ask(self.desk.again, row))))
+                row = await self._row()
+            if row is not None and row.address:
+                self._set_address(row.address)
+        except Exception as error:
+            # The Hub must not be held up by one instance: it asks the address below once and gives up.
+            self.http_timeout = 1
+            self.log.error("%s could not go on: %s", self._log_name, spoken(error, self.log).message)
+        return str(self.server.url)
+
+    def _set_address(self, address: str) -> None:
+        """Keeps all parts of the address; the Hub itself would forget the scheme (`app.py`, check_spawner)."""
+        url = urlsplit(address)
+        self.server.proto = url.scheme
+        self.server.ip = url.hostname or ""
+        self.server.port = url.port or (443 if url.scheme == "https" else 80)
+
+    async def stop(self, now: bool = False) -> None:
+        """Stops and keeps the record. What cannot be reached now is stopped by the next rounds."""
+        await self._end(end.stop)
+
+    async def delete_forever(self) -> None:
+        """Deletes the instance; called when the Hub's record of the server goes."""
+        if not self.name:
+            return
+        row = await ask(self.desk.row, self.user.name, self.name)
+        if row is not None:
+            self.attempt = row.attempt
+            await self._end(end.delete)
+
+    async def _end(self, flow: Any) -> None:
+        row = await self._row()
+        if row is None:
+            return
+        parts = self.desk.parts
+        try:
+            await flow(parts.store, parts.backend(row.backend), row.id, now)
+        except VisahubError as error:
+            # The wish is committed; the rounds repeat it. The Hub's record and the token go now.
+            self.log.warning("%s ends later: %s", self._log_name, error)
+
+    async def _row(self) -> Instance | None:
+        """Gives our row, None when it belongs to another attempt: that one is not ours to poll or stop."""
+        row = await ask(self.desk.row, self.user.name, self.name)
+        return row if row is not None and row.attempt == self.attempt else None
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """Tells the steps of this attempt as they are saved."""
+        shown = 0
+        while self.attempt:
+            try:
+                row = await self._row()
+                events = await ask(self.desk.steps, row, shown) if row else []
+            except Unavailable:
+                row, events = None, []
+            for event in events:
+                shown = event.id
+                told = {"message": event.text}
+                yield told if event.percent is None else {**told, "progress": event.percent}
+            if row is not None and row.phase is not Phase.STARTING:
+                return
+            await asyncio.sleep(_PROGRESS_SECONDS)
+
+    # What the Hub keeps of a server.
+
+    def get_state(self) -> dict[str, Any]:
+        """Points to our row. The token is kept so that it dies with its attempt, also after a restart of the Hub."""
+        state: dict[str, Any] = super().get_state()
+        if self.attempt:
+            state.update(attempt=self.attempt, api_token=self.api_token)
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        super().load_state(state)
+        self.attempt = state.get("attempt", "")
+        self.api_token = state.get("api_token", "")
+
+    def clear_state(self) -> None:
+        super().clear_state()
+        self.attempt = ""
+        self._admission = None

@@ -1,0 +1,202 @@
+"""The portal's process: its routes, its server and its end; started by `visahub portal` or by the Hub."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import hashlib
+import logging
+import os
+import secrets
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlparse
+
+from jinja2 import Environment as Jinja
+from jinja2 import FileSystemLoader, StrictUndefined
+from jupyterhub.log import log_request  # type: ignore[import-untyped]
+from tornado.httpserver import HTTPServer
+from tornado.web import Application, RequestHandler, StaticFileHandler
+from traitlets.config import Config
+
+from .. import build
+from . import api, choosing, events, experiments, health, instances, progress, words
+from .auth import Callback, PortalAuth
+from .base import HEADERS, Handler, NotFound, Portal, utc_now
+from .clock import Clock
+from .hubapi import HubApi
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 64 * 1024
+_ID = r"([A-Za-z0-9._-]{1,64})"
+
+ROUTES: list[tuple[str, type[RequestHandler]]] = [
+    ("", instances.Instances),
+    ("new", choosing.NewInstance),
+    ("instances", choosing.Launches),
+    (f"instances/{_ID}", instances.InstancePage),
+    (f"instances/{_ID}/progress", progress.ProgressPage),
+    (f"instances/{_ID}/events", progress.ProgressStream),
+    (f"instances/{_ID}/start", instances.Start),
+    (f"instances/{_ID}/stop", instances.Stop),
+    (f"instances/{_ID}/restart", instances.Restart),
+    (f"instances/{_ID}/delete", instances.Delete),
+    ("events", events.CardStream),
+    ("experiments", experiments.Experiments),
+    # An id may hold a slash (a DOI), which some proxies decode.
+    ("experiments/(.{1,600})", experiments.ExperimentPage),
+    ("api/openapi.json", api.ApiDescription),
+    ("api/offers", api.ApiOffers),
+    ("api/experiments", api.ApiExperiments),
+    ("api/experiments/(.{1,600})", api.ApiExperiment),
+    ("api/instances", api.ApiInstances),
+    (f"api/instances/{_ID}", api.ApiInstance),
+    (f"api/instances/{_ID}/start", api.ApiStart),
+    (f"api/instances/{_ID}/stop", api.ApiStop),
+    (f"api/instances/{_ID}/activity", api.ApiActivity),
+    ("health", health.Health),
+    ("metrics", health.Metrics),
+    ("oauth_callback", Callback),
+]
+
+
+class Static(StaticFileHandler):
+    """Our own files, with the headers of every other answer."""
+
+    def set_extra_headers(self, path: str) -> None:
+        for name, value in HEADERS.items():
+            if name != "Cache-Control":
+                self.set_header(name, value)
+        self.clear_header("Server")
+
+
+def log_and_count(handler: RequestHandler) -> None:
+    """Logs without secrets, as the Hub does, and counts; streams are not counted: they last as long as their page."""
+    log_request(handler)
+    if not isinstance(handler, events.Stream):
+        health.count_request(handler)
+
+
+def make_app(portal: Portal, static: Path, htmx: Path) -> Application:
+    """Makes the application; `static` holds our files, `htmx` is the folder of htmx.min.js."""
+    prefix = portal.prefix
+    routes: list[Any] = [(prefix + path, handler, {"portal": portal}) for path, handler in ROUTES]
+    routes += [
+        (f"{prefix}static/(htmx\\.min\\.js)", Static, {"path": str(htmx)}),
+        (f"{prefix}static/(.*)", Static, {"path": str(static)}),
+    ]
+    return Application(
+        routes,
+        default_handler_class=NotFound,
+        default_handler_args={"portal": portal},
+        cookie_secret=secrets.token_bytes(32),
+        cross_origin_protection=True,
+        log_function=log_and_count,
+    )
+
+
+def make_jinja(templates: Path, static: Path, prefix: str, base_url: str, brand: str) -> Jinja:
+    """Makes the templates' environment: everything is escaped, and a misspelt name is an error."""
+    jinja = Jinja(loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    jinja.globals.update(
+        brand=brand,
+        prefix=prefix,
+        base_url=base_url,
+        static=partial(_versioned, static, prefix),
+        hub_static=partial(_hub_static, base_url),
+        span=words.span,
+        ago=words.ago,
+        duration=words.duration,
+        TEAM_ROLES=words.TEAM_ROLES,
+    )
+    jinja.filters["quoted"] = partial(quote, safe="")
+    return jinja
+
+
+def _versioned(static: Path, prefix: str, name: str) -> str:
+    """Gives the address of one of our files; it changes with the file, so that browsers may keep it for long."""
+    file = static / name
+    version = f"?v={hashlib.sha256(file.read_bytes()).hexdigest()[:12]}" if file.is_file() else ""
+    return f"{prefix}static/{name}{version}"
+
+
+def _hub_static(base_url: str, name: str) -> str:
+    return f"{base_url}hub/static/{name}"
+
+
+def die_with_the_hub() -> None:
+    """Ends this process when the Hub that started it is killed.
+
+    Otherwise an orphan keeps the port and an old secret, and the next portal cannot start.
+    """
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if os.getppid() == 1:
+        sys.exit("The Hub that started this portal is gone.")
+
+
+def make_auth(config: Config, prefix: str) -> PortalAuth:
+    """Makes the login; what a Hub-managed service is told by its environment follows from the prefix otherwise."""
+    name = prefix.rstrip("/").rpartition("/")[2]
+    auth = PortalAuth(config=config, base_url=prefix, cache_max_age=30)
+    if not auth.api_token and "VISAHUB_PORTAL_TOKEN" not in os.environ:
+        sys.exit("The portal has no token for the Hub. Give VISAHUB_PORTAL_TOKEN to the Hub and to the portal.")
+    # Without a scope to ask for, the stock class would let everybody in.
+    auth.access_scopes = auth.access_scopes or {f"access:services!service={name}"}
+    auth.oauth_client_id = auth.oauth_client_id or f"service-{name}"
+    auth.api_token = auth.api_token or os.environ.get("VISAHUB_PORTAL_TOKEN", "")
+    return auth
+
+
+async def serve(config: Config, portal_url: str | None = None) -> None:
+    """Serves until SIGTERM or SIGINT."""
+    parts = build.parts(config)
+    settings = parts.settings
+    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/services/visahub/")
+    base_url = os.environ.get("JUPYTERHUB_BASE_URL", "/")
+    auth = make_auth(config, prefix)
+    hub = HubApi(auth.api_url, auth.api_token)
+    static = build.share("static")
+    portal = Portal(
+        store=parts.store,
+        menu=parts.menu,
+        hub=hub,
+        auth=auth,
+        jinja=make_jinja(build.share("templates", "portal"), static, prefix, base_url, settings.name),
+        watch=events.Watch(parts.store),
+        prefix=prefix,
+        base_url=base_url,
+    )
+    app = make_app(portal, static, build.share("node_modules", "htmx.org", "dist"))
+    server = HTTPServer(app, max_body_size=MAX_BODY, max_header_size=32 * 1024, xheaders=True)
+    url = urlparse(portal_url or os.environ.get("JUPYTERHUB_SERVICE_URL") or settings.portal_url)
+    server.listen(url.port or 8090, address=url.hostname or "127.0.0.1")
+    clock = Clock(hub, parts.store, parts.sources, settings.mirror_minutes, utc_now)
+    clock.start()
+    log.info("The portal listens on %s", url.netloc)
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
+    server.stop()
+    await clock.close()
+    await portal.watch.close()
+    await asyncio.wait_for(server.close_all_connections(), timeout=5)
+    hub.close()
+    parts.store.close()
+
+
+def main(config: Config) -> None:
+    """Runs the portal; `cli.py` calls it with the configuration that it has read."""
+    # The Hub names the services that it starts; a unit of one's own does not set this.
+    if "JUPYTERHUB_SERVICE_NAME" in os.environ:
+        die_with_the_hub()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")
+    asyncio.run(serve(config))
+
+
+__all__ = ["Handler", "main", "make_app", "make_jinja", "serve"]

@@ -1,0 +1,81 @@
+"""The one clock of visahub: a round of reconciliation every few seconds, the sources every few minutes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+
+from ..flows.mirror import mirror
+from ..model.errors import VisahubError
+from ..sources.base import Source
+from ..store.database import Store
+from .health import MIRRORS, ROUNDS
+from .hubapi import HubApi
+
+log = logging.getLogger(__name__)
+
+ROUND_SECONDS = 5.0
+
+
+class Clock:
+    """Owns the loop: `start` begins it, `close` cancels it and waits for its end."""
+
+    def __init__(
+        self,
+        hub: HubApi,
+        store: Store,
+        sources: Sequence[Source],
+        mirror_minutes: float,
+        now: Callable[[], datetime],
+        round_seconds: float = ROUND_SECONDS,
+    ) -> None:
+        self._hub, self._store, self._sources, self._now = hub, store, sources, now
+        self._mirror_seconds, self._round_seconds = mirror_minutes * 60, round_seconds
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._forever(self._hub_round, self._round_seconds)),
+            asyncio.create_task(self._forever(self._mirror_all, self._mirror_seconds)),
+        ]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def _forever(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+        while True:
+            began = time.monotonic()
+            await work()
+            await asyncio.sleep(max(0.0, seconds - (time.monotonic() - began)))
+
+    async def _hub_round(self) -> None:
+        try:
+            await self._hub.round()
+        except VisahubError as error:
+            ROUNDS.labels("failed").inc()
+            log.warning("The round was not done: %s", error)
+        except Exception:
+            ROUNDS.labels("failed").inc()
+            log.exception("The round failed")
+        else:
+            ROUNDS.labels("done").inc()
+
+    async def _mirror_all(self) -> None:
+        for source in self._sources:
+            try:
+                changes = await asyncio.to_thread(mirror, self._store, source, self._now())
+            except VisahubError as error:
+                MIRRORS.labels(source.id, "failed").inc()
+                log.warning("%s: the catalogue was not read: %s", source.id, error)
+            except Exception:
+                MIRRORS.labels(source.id, "failed").inc()
+                log.exception("%s: reading the catalogue failed", source.id)
+            else:
+                MIRRORS.labels(source.id, "done").inc()
+                log.info("%s: %s", source.id, changes)

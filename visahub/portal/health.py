@@ -1,0 +1,80 @@
+"""How the portal is: /health for whoever watches over it, /metrics for Prometheus."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import Counter as Total
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from tornado.web import RequestHandler
+
+from ..model.errors import Refused, Unavailable
+from ..store.database import ask
+from .base import Handler
+
+log = logging.getLogger(__name__)
+
+REGISTRY = CollectorRegistry()
+REQUESTS = Histogram(
+    "visahub_request_seconds",
+    "Requests by handler, method and status",
+    ["handler", "method", "status"],
+    registry=REGISTRY,
+)
+STORE_SECONDS = Histogram("visahub_store_seconds", "Time of a simple question to the database", registry=REGISTRY)
+INSTANCES = Gauge("visahub_instances", "Instances by backend and phase", ["backend", "phase"], registry=REGISTRY)
+LISTENERS = Gauge("visahub_listeners", "Open streams of events", registry=REGISTRY)
+ROUNDS = Total("visahub_rounds", "Rounds of reconciliation", ["outcome"], registry=REGISTRY)
+MIRRORS = Total("visahub_mirrors", "Readings of a source", ["source", "outcome"], registry=REGISTRY)
+
+
+def count_request(handler: RequestHandler) -> None:
+    """Counts a finished request."""
+    labels = (type(handler).__name__, handler.request.method, handler.get_status())
+    REQUESTS.labels(*labels).observe(handler.request.request_time())
+
+
+class Health(Handler):
+    """GET health: 200 when the database answers and has its tables, else 503 with the remedy."""
+
+    access = "open"
+    is_json = True
+    # Anybody may ask, so the database is asked once a second at most.
+    _last: tuple[float, str] = (float("-inf"), "")
+
+    async def get(self) -> None:
+        at, problem = Health._last
+        if time.monotonic() - at > 1:
+            problem = await self._problem()
+            Health._last = (time.monotonic(), problem)
+        if problem:
+            raise Unavailable(problem)
+        self.send_json({"status": "ok"})
+
+    async def _problem(self) -> str:
+        began = time.monotonic()
+        try:
+            await ask(self.portal.store.check)
+        except Unavailable as error:
+            return error.sentence
+        STORE_SECONDS.observe(time.monotonic() - began)
+        return ""
+
+
+class Metrics(Handler):
+    """GET metrics: for tokens with the Hub's scope read:metrics."""
+
+    access = "token"
+    is_json = True
+
+    async def get(self) -> None:
+        if "read:metrics" not in self.current_user["scopes"]:
+            raise Refused("This needs a token of the Hub with the scope read:metrics.", rule="scope")
+        INSTANCES.clear()
+        for (backend, phase), number in (await ask(self.portal.store.instances.counts)).items():
+            INSTANCES.labels(backend, phase).set(number)
+        LISTENERS.set(self.portal.watch.listeners)
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.finish(generate_latest(REGISTRY))

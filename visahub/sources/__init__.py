@@ -1,0 +1,1 @@
+"""Floor 2: where experiments come from."""

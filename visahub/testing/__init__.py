@@ -1,0 +1,1 @@
+"""Fakes of visahub's parts, and a clock; for our tests and for those of facilities."""
