@@ -5,6 +5,7 @@ What it keeps lies in one folder, `VISAHUB_STATE`; it listens on 127.0.0.1, port
 """
 
 import json
+import hashlib
 import os
 import socket
 from pathlib import Path
@@ -62,7 +63,8 @@ c.SampleAuthenticator.admin_password = secret["admin"]
 
 # visahub itself.
 c.Visahub.name = "Photon Science Data Analysis"
-c.Visahub.deployment = "demo"
+# Two demonstrations on one machine, in two folders, keep their hands off each other's instances.
+c.Visahub.deployment = f"demo-{hashlib.sha256(str(state).encode()).hexdigest()[:8]}"
 c.Visahub.database_url = f"sqlite:///{state / 'visahub.sqlite'}"
 c.Visahub.portal_url = f"http://127.0.0.1:{portal_port}"
 c.Visahub.start_seconds = 120

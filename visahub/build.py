@@ -145,7 +145,7 @@ def read(path: str | Path) -> Config:
 
 
 def share(*names: str) -> Path:
-    """Finds a data file: in a checkout beside the package (an editable install copies none), else in the environment."""
+    """Finds a data file: in a checkout beside the package (editable installs copy none), else in the environment."""
     checkout = Path(__file__).parents[1]
     root = checkout / "share" if (checkout / "setup.cfg").exists() else Path(sys.prefix) / "share" / "visahub"
     return root.joinpath(*names)

@@ -18,6 +18,8 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from . import build
+from .flows.enter import enter
+from .hub.authenticator import sample_identity
 from .model.errors import VisahubError
 
 _UP_SECONDS = 90
@@ -30,10 +32,9 @@ def main() -> int:
     state = Path(os.environ.get("VISAHUB_STATE") or root / ".demo").resolve()
     port = int(os.environ.get("VISAHUB_PORT", "8000"))
     environ = os.environ | {"VISAHUB_STATE": str(state), "VISAHUB_PORT": str(port)}
-    taken = [number for number in range(port, port + 4) if _is_taken(number)]
-    if taken:
+    if _is_taken(port):
         print(
-            f"Port {taken[0]} is taken by another program. Stop that one, or choose another: "
+            f"Port {port} is taken by another program. Stop that one, or choose another: "
             f"VISAHUB_PORT={port + 100} make demo",
             file=sys.stderr,
         )
@@ -50,7 +51,9 @@ def main() -> int:
         )
         return 1
     _make_data(root, state)
-    log = open(os.open(state / "hub.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+    os.environ.update(environ)
+    _enter_accounts(root)
+    log = os.open(state / "hub.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     # A session of its own: Ctrl-C reaches us alone, and we end the Hub in order.
     hub = subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "visahub.hub", "-f", str(root / "jupyterhub_config.py")],
@@ -75,7 +78,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nEnding the Hub and all instances ...", flush=True)
     finally:
-        _end(hub, root, environ)
+        _end(hub, root)
     return 1 if status else 0
 
 
@@ -100,11 +103,20 @@ def _make_data(root: Path, state: Path) -> None:
     )
 
 
+def _enter_accounts(root: Path) -> None:
+    """Enters the sample accounts in their order, so that each has the same uid in every demonstration on a machine."""
+    parts = build.build(build.read(root / "jupyterhub_config.py"))
+    parts.store.upgrade()
+    for raw in json.loads(build.share("samples", "accounts.json").read_text()):
+        enter(parts.store, sample_identity(raw), uid_min=parts.settings.uid_min)
+    parts.store.close()
+
+
 def _is_up(hub: subprocess.Popen[bytes], port: int) -> bool:
     until = time.monotonic() + _UP_SECONDS
     while time.monotonic() < until and hub.poll() is None:
         try:
-            with urlopen(f"http://127.0.0.1:{port}/services/visahub/health", timeout=2) as answer:  # noqa: S310
+            with urlopen(f"http://127.0.0.1:{port}/services/visahub/health", timeout=2) as answer:
                 if answer.status == 200:
                     return True
         except (URLError, OSError):
@@ -131,7 +143,7 @@ def _welcome(state: Path, port: int) -> None:
     print(f"\nEverything is kept in {state}. Ctrl-C ends the Hub and all instances.\n", flush=True)
 
 
-def _end(hub: subprocess.Popen[bytes], root: Path, environ: dict[str, str]) -> None:
+def _end(hub: subprocess.Popen[bytes], root: Path) -> None:
     """Ends the Hub, its proxy and portal, and every instance; a second Ctrl-C kills what is left of the Hub."""
     try:
         if hub.poll() is None:
@@ -140,7 +152,6 @@ def _end(hub: subprocess.Popen[bytes], root: Path, environ: dict[str, str]) -> N
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         os.killpg(hub.pid, signal.SIGKILL)
         hub.wait()
-    os.environ.update(environ)
     try:
         asyncio.run(_end_instances(root))
     except VisahubError as error:

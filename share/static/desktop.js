@@ -60,6 +60,8 @@ async function connect() {
     return;
   }
   find('keyboard').value = asked.keyboard;
+  // After its end the desktop says so, since the programs in it have gone.
+  notice({ title: 'Connecting…', text: asked.sentence });
   if (rfb) return;
   rfb = new RFB(find('screen'), socketAddress(), { shared: true });
   rfb.resizeSession = follows;
@@ -92,7 +94,7 @@ async function ask() {
   try {
     response = await fetch('status', { cache: 'no-store', redirect: 'manual', signal: AbortSignal.timeout(20_000) });
   } catch {
-    return { notice: { title: 'Connection lost', text: 'The network or the facility’s server does not answer. Your programs go on running.' } };
+    return { notice: { title: 'Connection lost', text: 'The network or the facility’s server does not answer. Your programs are not affected.' } };
   }
   if (response.type === 'opaqueredirect' || response.status === 401 || response.status === 403) {
     return { notice: { kind: 'bad', title: 'You are logged out', text: 'Your login has expired. Reload this page to log in again; your programs go on running.' } };
@@ -112,7 +114,7 @@ async function ask() {
 
 function lost({ notice: shown = null, stays = false }) {
   say('bad', 'Not connected');
-  notice({ title: 'Connection lost', text: 'Your programs go on running. The desktop comes back here by itself.', again: !stays, ...shown });
+  notice({ title: 'Connection lost', text: 'The desktop comes back here by itself.', again: !stays, ...shown });
   if (stays) return;
   const seconds = WAITS[Math.min(tries, WAITS.length - 1)];
   tries += 1;
@@ -294,7 +296,10 @@ function begin() {
     if (!rfb && timer) reconnectNow();
   });
   setInterval(tick, 5000);
-  if (!document.fullscreenEnabled) find('full-text').textContent = 'Own window';
+  if (!document.fullscreenEnabled) {
+    find('full-text').textContent = 'Own window';
+    find('full').setAttribute('aria-label', 'Own window');
+  }
   let folded = false;
   try { folded = localStorage.getItem('visahub-desktop-bar') === 'hidden'; } catch { /* private window */ }
   fold(folded);

@@ -69,14 +69,14 @@ class LocalWorld:
 
     def backend(self, deployment: str = "", **settings: Any) -> Backend:
         name = f"{self.deployment}-{deployment}" if deployment else self.deployment
-        return LocalBackend(
-            deployment=name,
-            run_root=str(self.root / "run"),
-            home_root=str(self.root / "home"),
-            data_dir=str(self.root / "data"),
-            commands={kind: [self.python, "-S", self.server, kind] for kind in KINDS},
-            **{**self.settings, **settings},
-        )
+        usual = {
+            "deployment": name,
+            "run_root": str(self.root / "run"),
+            "home_root": str(self.root / "home"),
+            "data_dir": str(self.root / "data"),
+            "commands": {kind: [self.python, "-S", self.server, kind] for kind in KINDS},
+        }
+        return LocalBackend(**{**usual, **self.settings, **settings})
 
     def launch(
         self, kind: str = "plain", account: Account | None = None, experiments: tuple[Experiment, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -67,7 +68,7 @@ async def test_unavailable_changes_nothing(world: FakeWorld, method: str) -> Non
     backend = world.backend()
     await started(backend, launch)
     world.place.unavailable.add(method)
-    calls = {
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
         "start": lambda: started(backend, launch),
         "look": backend.look,
         "stop": lambda: backend.stop(launch.attempt, {}),

@@ -128,8 +128,7 @@ async def test_a_command_that_does_not_exist_is_said(local: LocalWorld) -> None:
 
 
 async def test_a_run_root_that_is_too_long_is_said(local: LocalWorld) -> None:
-    backend = local.backend()
-    backend.run_root = str(local.root / ("x" * 60))
+    backend = local.backend(run_root=str(local.root / ("x" * 60)))
     with pytest.raises(Failed, match="run_root"):
         await started(backend, local.launch())
 

@@ -21,7 +21,8 @@ async def test_the_socket_and_the_runtime_directory_are_private(local: LocalWorl
     await started(local.backend(), launch)
     directory = runtime(local, launch)
     assert directory.stat().st_mode & 0o777 == 0o700
-    assert (directory.parent / "w").stat().st_mode & 0o777 == 0o700
+    assert (directory.parent / "w").stat().st_mode & 0o777 == (0o711 if IS_ROOT else 0o700)
+    assert (directory.parent / "w" / "s").stat().st_mode & 0o777 == 0o600
     assert len(os.fsencode(directory.parent / "w" / "s:80")) < 100
     if IS_ROOT:
         assert directory.stat().st_uid == local.ada.uid

@@ -50,13 +50,18 @@ def main() -> None:
 
 
 def _daemon(environ: dict[str, str]) -> None:
+    # The pipe closes when the daemon has become what tests look for.
+    source, sink = os.pipe()
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             os.execve("/bin/sh", ["visahub-test-daemon", "-c", "trap '' TERM; while :; do sleep 1000; done"], environ)
         os._exit(0)
+    os.close(sink)
     os.wait()
+    os.read(source, 1)
+    os.close(source)
 
 
 def _serve(path: str) -> None:

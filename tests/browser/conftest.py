@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,10 +20,14 @@ expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo() -> Iterator[Demo]:
     """The demo in a state folder of its own; the whole folder and all processes are gone afterwards."""
-    with Demo(tmp_path_factory.mktemp("demo")) as running:
+    # Not pytest's own folder: that one is closed to the sample accounts, which must reach their data.
+    state = Path(tempfile.mkdtemp(prefix="visahub-", dir="/var/tmp"))
+    state.chmod(0o755)
+    with Demo(state) as running:
         yield running
+    shutil.rmtree(state)
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +37,13 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(
             executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+            ],
         )
         yield running
         running.close()

@@ -44,7 +44,8 @@ async def visitor(browser: Browser, site: Site, name: str = "alice", **options: 
     page.on("pageerror", lambda error: complaints.append(str(error)))
     yield page
     await context.close()
-    wrong = [text for text in complaints if "status of 4" not in text and "status of 5" not in text]
+    # A refused request and one that a newer one has overtaken are no mistake of the page.
+    wrong = [text for text in complaints if not text.startswith(("htmx:", "Failed to load resource"))]
     assert not wrong, wrong
 
 

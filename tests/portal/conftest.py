@@ -12,7 +12,6 @@ import httpx
 import jupyterhub
 import pytest_asyncio
 from jupyterhub._data import get_data_files
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from traitlets.config import Config
 
@@ -116,7 +115,7 @@ async def site(tmp_path_factory: Any) -> AsyncIterator[Site]:
     app = portal_app.make_app(portal, share / "static", share / "node_modules/htmx.org/dist")
     static = Path(get_data_files()) / "static"
     app.add_handlers(".*", hub.routes(static))
-    server = HTTPServer(app, max_body_size=portal_app.MAX_BODY, xheaders=True)
+    server = portal_app.make_server(app)
     server.add_sockets([socket])
     yield Site(url, portal, hub, store, people)
     server.stop()

@@ -154,7 +154,7 @@ class RunningHub:
 
     def start(self) -> None:
         """Starts the Hub and returns when it answers."""
-        command = [sys.executable, "-m", "jupyterhub", "-f", str(self.config_file)]
+        command = [sys.executable, "-m", "visahub.hub", "-f", str(self.config_file)]
         environ = {"PYTHONPATH": str(ROOT), **self._environ}
         if "VISAHUB_PORTAL_TOKEN" not in self._environ and not self.with_portal:
             environ["VISAHUB_PORTAL_TOKEN"] = self.portal_token

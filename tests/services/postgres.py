@@ -76,7 +76,7 @@ class Cluster:
         until = time.monotonic() + _SECONDS
         while True:
             try:
-                psycopg.connect(self._address("postgres")).close()
+                psycopg.connect(self.address("postgres")).close()
                 return
             except psycopg.OperationalError:
                 if time.monotonic() > until or self._server.poll() is not None:
@@ -96,25 +96,23 @@ class Cluster:
         self._server = None
 
     def remove(self) -> None:
-        """Stops the server and removes all that it kept."""
-        self.stop()
+        """Stops the server at once and removes all that it kept."""
+        self.stop(signal.SIGQUIT)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def database(self, copy_of: str = "") -> str:
-        """Makes a database, a copy of another one if named, and gives its name."""
+    def database(self) -> str:
+        """Makes an empty database and gives its name."""
         name = f"visahub{next(self._numbers)}"
-        question = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
-        if copy_of:
-            question += sql.SQL(" TEMPLATE {}").format(sql.Identifier(copy_of))
-        with psycopg.connect(self._address("postgres"), autocommit=True) as connection:
-            connection.execute(question)
+        with psycopg.connect(self.address("postgres"), autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return name
 
     def url(self, database: str) -> str:
         """Gives the address for `Store`."""
         return f"postgresql+psycopg://{_USER}@/{database}?host={self.folder}"
 
-    def _address(self, database: str) -> str:
+    def address(self, database: str) -> str:
+        """Gives the address for psycopg."""
         return f"host={self.folder} user={_USER} dbname={database}"
 
     def _run(self, program: str, *arguments: str) -> None:

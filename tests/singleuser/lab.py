@@ -76,7 +76,7 @@ class Lab:
             return None
 
     def _config(self) -> str:
-        folders = [str(launcher._CONFIG)]
+        folders = [str(launcher.CONFIG)]
         if not any(entry.name == "desktop" for entry in entry_points(group="jupyter_serverproxy_servers")):
             # visahub is not installed here: say what its entry point would.
             folder = self.place.home.parent / "config"

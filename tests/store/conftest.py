@@ -1,4 +1,4 @@
-"""Every test of the store runs on SQLite and on PostgreSQL, each with a fresh copy of a migrated database."""
+"""Every test of the store runs on SQLite and on PostgreSQL, each time without a row."""
 
 from __future__ import annotations
 
@@ -7,20 +7,29 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.services.postgres import Cluster, why_not
 from visahub.model.account import Account, Identity
 from visahub.store.database import Store
+from visahub.store.tables import metadata
 from visahub.testing.clock import Clock
 
 
 @dataclass
 class Postgres:
-    """The cluster and a migrated database to copy."""
+    """The cluster and a migrated database."""
 
     cluster: Cluster
     migrated: str
+
+    def clean(self) -> str:
+        """Empties all tables, which is quicker than a copy of the database, and gives its address."""
+        names = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables)
+        with psycopg.connect(self.cluster.address(self.migrated), autocommit=True) as connection:
+            connection.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
+        return self.cluster.url(self.migrated)
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +71,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         shutil.copy(request.getfixturevalue("migrated_file"), path)
         return f"sqlite:///{path}"
     postgres: Postgres = request.getfixturevalue("postgres")
-    return postgres.cluster.url(postgres.cluster.database(postgres.migrated))
+    return postgres.clean()
 
 
 @pytest.fixture

@@ -115,8 +115,9 @@ class Run:
                 return False
             if os.fstat(web).st_uid != os.geteuid():
                 os.fchown(web, os.geteuid(), os.getegid())
-                # The mode also masks whatever access list the account has set.
-                os.fchmod(web, 0o700)
+                # The mode also masks whatever access list the account has set. The account may pass still: it may be
+                # between making the socket and setting the socket's own mode.
+                os.fchmod(web, 0o711)
                 # It may have been exchanged until a moment ago; from now on it cannot be.
                 if not _is_socket(web, self.record.uid):
                     raise Failed("The instance's socket is not its own, so it was not used. Start the instance again.")

@@ -82,9 +82,7 @@ async def _begin(store: Store, row: Instance, phase: Phase, sentence: str, clock
 
 
 async def _say(store: Store, row: Instance, error: Failed, clock: Clock) -> None:
-    """Keeps the backend's sentence with the row, once: a deletion is tried again for as long as it fails."""
-    if row.phase is Phase.ERROR and row.sentence == error.sentence:
-        return
+    """Keeps the backend's sentence with the row; said twice, it leaves one event."""
     with suppress(Refused):
         await patiently(
             store.instances.move, row.id, Phase.ERROR, clock(), attempt=row.attempt, sentence=error.sentence

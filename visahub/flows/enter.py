@@ -1,4 +1,4 @@
-"""From an identity to an account: the same person gets the same account and Unix uid for life."""
+"""A login becomes an account with one Unix uid for life; called by `hub/authenticator.py`."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class SampleAuthenticator(SharedPasswordAuthenticator):
     @cached_property
     def identities(self) -> dict[str, Identity]:
         """The sample accounts by user name."""
-        return {raw["username"]: _identity(raw) for raw in json.loads(Path(self.accounts_file).read_text())}
+        return {raw["username"]: sample_identity(raw) for raw in json.loads(Path(self.accounts_file).read_text())}
 
     @cached_property
     def throttle(self) -> Throttle:
@@ -130,7 +130,8 @@ def passwords(path: Path) -> dict[str, str]:
     return read
 
 
-def _identity(raw: dict[str, Any]) -> Identity:
+def sample_identity(raw: dict[str, Any]) -> Identity:
+    """Reads one entry of the file of sample accounts."""
     return Identity(
         issuer=_ISSUER,
         subject=raw["username"],

@@ -1,4 +1,4 @@
-"""The address that visahub adds to the Hub: POST /hub/api/visahub/round, for the portal's clock alone."""
+"""The addresses that visahub adds to the Hub: the round for the portal's clock, and a page while the portal is away."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 
 from jupyterhub import apihandlers, orm
 from jupyterhub.apihandlers.base import APIHandler
+from jupyterhub.handlers.base import BaseHandler
 from tornado import web
 
+from ..model.errors import Unavailable
 from .portal import SERVICE
 from .rounds import Round
 from .settings import ROUND_SCOPE
 
-_PATH = r"/api/visahub/round"
 _busy = asyncio.Lock()
 
 
@@ -30,11 +31,26 @@ class RoundHandler(APIHandler):
         if _busy.locked():
             raise web.HTTPError(409, "A round is under way. Ask again in a few seconds.")
         async with _busy:
-            done = await Round(self).run()
+            try:
+                done = await Round(self).run()
+            except Unavailable as error:
+                raise web.HTTPError(503, error.sentence) from None
         self.write(json.dumps(done))
 
 
+class AwayHandler(BaseHandler):
+    """Answers in the portal's place while the proxy does not lead to it, which is so for seconds after a restart."""
+
+    async def get(self) -> None:
+        # The Hub's prefix is before the address that was asked for.
+        address = self.base_url + self.request.uri.removeprefix(self.hub.base_url)
+        self.set_status(503)
+        self.set_header("Retry-After", "3")
+        self.finish(await self.render_template("away.html", address=address))
+
+
 def register() -> None:
-    """Adds the address to the Hub's own; right when called twice."""
-    if not any(handler is RoundHandler for _, handler, *_ in apihandlers.default_handlers):
-        apihandlers.default_handlers.append((_PATH, RoundHandler))
+    """Adds the addresses to the Hub's own; right when called twice."""
+    for path, handler in ((r"/api/visahub/round", RoundHandler), (rf"/services/{SERVICE}/.*", AwayHandler)):
+        if not any(known is handler for _, known, *_ in apihandlers.default_handlers):
+            apihandlers.default_handlers.append((path, handler))

@@ -99,6 +99,18 @@ def make_app(portal: Portal, static: Path, htmx: Path) -> Application:
     )
 
 
+def make_server(app: Application) -> HTTPServer:
+    """Makes the server: small bodies only, and no patience with those who send them byte by byte."""
+    return HTTPServer(
+        app,
+        max_body_size=MAX_BODY,
+        max_header_size=32 * 1024,
+        idle_connection_timeout=120,
+        body_timeout=20,
+        xheaders=True,
+    )
+
+
 def make_jinja(templates: Path, static: Path, prefix: str, base_url: str, brand: str) -> Jinja:
     """Makes the templates' environment: everything is escaped, and a misspelt name is an error."""
     jinja = Jinja(loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -113,6 +125,7 @@ def make_jinja(templates: Path, static: Path, prefix: str, base_url: str, brand:
         duration=words.duration,
         TEAM_ROLES=words.TEAM_ROLES,
     )
+    jinja.filters["units"] = words.units
     jinja.filters["quoted"] = partial(quote, safe="")
     return jinja
 
@@ -172,7 +185,7 @@ async def serve(config: Config, portal_url: str | None = None) -> None:
         base_url=base_url,
     )
     app = make_app(portal, static, build.share("node_modules", "htmx.org", "dist"))
-    server = HTTPServer(app, max_body_size=MAX_BODY, max_header_size=32 * 1024, xheaders=True)
+    server = make_server(app)
     url = urlparse(portal_url or os.environ.get("JUPYTERHUB_SERVICE_URL") or settings.portal_url)
     server.listen(url.port or 8090, address=url.hostname or "127.0.0.1")
     clock = Clock(hub, parts.store, parts.sources, settings.mirror_minutes, utc_now)

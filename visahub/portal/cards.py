@@ -76,8 +76,7 @@ def described(item: Environment | Hardware | None, key: str) -> str:
         return f"{key} (not offered any more)"
     if isinstance(item, Environment):
         return f"{item.name} {item.version}".strip()
-    # No line break between a number and its unit.
-    return f"{item.place}, {item.size.removesuffix(' memory')}".replace(" GB", "\N{NO-BREAK SPACE}GB")
+    return words.units(f"{item.place}, {item.size.removesuffix(' memory')}")
 
 
 async def cards(portal: Portal, account: Account, instances: Iterable[Instance]) -> list[Card]:

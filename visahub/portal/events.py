@@ -36,6 +36,7 @@ class Watch:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._last = -1
+        self.version = 0
         self.is_closing = False
 
     @property
@@ -61,12 +62,13 @@ class Watch:
             if not self._listeners[account_id]:
                 del self._listeners[account_id]
 
-    async def wait(self, seconds: float) -> bool:
-        """Waits for something new; tells whether there is, after at most so many seconds."""
-        try:
-            await asyncio.wait_for(self._changed.wait(), timeout=seconds)
-        except TimeoutError:
-            return False
+    async def wait(self, seen: int, seconds: float) -> bool:
+        """Waits until there is something newer than `version` was; tells whether there is after so many seconds."""
+        if self.version == seen:
+            try:
+                await asyncio.wait_for(self._changed.wait(), timeout=seconds)
+            except TimeoutError:
+                return False
         return True
 
     async def close(self) -> None:
@@ -83,12 +85,17 @@ class Watch:
                 last = await ask(self._store.instances.last_event)
             except Unavailable:
                 last = self._last
+            except Exception:
+                # A defect here must not leave every open page silent.
+                log.exception("Looking for new events failed")
+                last = self._last
             if last != self._last:
                 self._last = last
                 self._wake()
             await asyncio.sleep(self._poll_seconds)
 
     def _wake(self) -> None:
+        self.version += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -114,6 +121,8 @@ class Stream(Handler):
     async def _go_on(self) -> None:
         end = time.monotonic() + LIFETIME_SECONDS
         while not self.is_gone and not self.portal.watch.is_closing and time.monotonic() < end:
+            # What happens from here on is newer, also while the news are being read.
+            seen = self.portal.watch.version
             try:
                 text = "".join(_message(kind, data) for kind, data in await self.news())
             except Unavailable:
@@ -122,7 +131,7 @@ class Stream(Handler):
                 await self._say(text)
             if self.is_finished():
                 return
-            if not await self.portal.watch.wait(HEARTBEAT_SECONDS):
+            if not await self.portal.watch.wait(seen, HEARTBEAT_SECONDS):
                 await self._say(": still here\n\n")
 
     async def _say(self, text: str) -> None:

@@ -19,7 +19,7 @@ from . import start
 
 # A unix socket's path has at most 107 bytes; ipc kernels add "/kernel-<uuid>-ipc-<n>" to the runtime directory.
 _LONGEST_RUNTIME = 107 - len("/kernel-00000000-0000-0000-0000-000000000000-ipc-10000")
-_CONFIG = Path(__file__).with_name("jupyter")
+CONFIG = Path(__file__).with_name("jupyter")
 # For how long a revoked login still opens this server.
 _LOGIN_CACHE_SECONDS = 10
 
@@ -37,7 +37,7 @@ def prepare(environ: os._Environ[str] | dict[str, str], home: Path) -> None:
     """Completes the environment that JupyterLab and its kernels inherit."""
     # The facility's choices: no extension manager, no news, no command linker; and our server extension.
     environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
-        part for part in (str(_CONFIG), environ.get("JUPYTER_CONFIG_PATH", "")) if part
+        part for part in (str(CONFIG), environ.get("JUPYTER_CONFIG_PATH", "")) if part
     )
     # Kernel connections belong beside the other sockets, not on a network file system.
     if environ.get("VISAHUB_RUNTIME") and "JUPYTER_RUNTIME_DIR" not in environ:

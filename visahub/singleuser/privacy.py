@@ -18,7 +18,7 @@ _PROGRAMS = {
     "Xvnc": "tigervnc-standalone-server",
     "xfce4-session": "xfce4-session",
     "xfwm4": "xfwm4",
-    "dbus-run-session": "dbus-daemon",
+    "dbus-run-session": "dbus",
     "setxkbmap": "x11-xkb-utils",
 }
 
@@ -28,10 +28,11 @@ def check_programs(path: str | None) -> None:
     missing = [name for name in _PROGRAMS if shutil.which(name, path=path) is None]
     if missing:
         packages = " ".join(_PROGRAMS[name] for name in missing)
+        is_one = len(missing) == 1
         raise Failed(
-            f"This environment has no desktop: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not "
-            f"installed. Ask the administrator to install it (Debian and Ubuntu: apt install {packages}; "
-            "others: TigerVNC's server and XFCE), or use JupyterLab."
+            f"This environment has no desktop: {', '.join(missing)} {'is' if is_one else 'are'} not installed. "
+            f"Ask the administrator to install {'it' if is_one else 'them'} (Debian, Ubuntu: apt install {packages}; "
+            "others: TigerVNC's server and XFCE), or work in JupyterLab."
         )
 
 

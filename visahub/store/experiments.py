@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import date, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, false, func, insert, select, update
 
 from ..model.account import Account
 from ..model.errors import Refused
@@ -74,7 +74,7 @@ class Experiments:
                 found |= _read(connection, experiments.c.id.in_(some))
         return found
 
-    def find(self, proposals: Iterable[str] = (), dois: Iterable[str] = ()) -> list[Experiment]:
+    def find(self, proposals: Iterable[str], dois: Iterable[str]) -> list[Experiment]:
         """Gives the experiments with these proposals or DOIs, whoever may read them; a DOI may be an address."""
         bare = [bare_doi(doi.strip()) for doi in dois]
         forms = {form for doi in bare if doi for form in (doi, doi.lower(), doi.upper())}
@@ -84,15 +84,17 @@ class Experiments:
             for some in _chunks(sorted(names)):
                 found |= _read(connection, experiments.c.proposal.in_(some))
             for some in _chunks(sorted(forms)):
-                found |= _read(connection, or_(experiments.c.doi.in_(some)))
+                found |= _read(connection, experiments.c.doi.in_(some))
         return sorted(found.values(), key=lambda one: (one.proposal, one.id))
 
     def search(self, search: Search, account: Account, today: date) -> SearchPage:
         """Answers one question as this account on this day; what has no dates yet is among the answers."""
         page, count = questions(search, account, today)
         with self._database.read() as connection:
-            ids = list(connection.scalars(page))
-            total: int = connection.execute(count).scalar_one()
+            rows = connection.execute(page).all()
+            ids = [row.id for row in rows]
+            told = rows[0].total if rows else None
+            total: int = connection.execute(count).scalar_one() if told is None else told
             found = _read(connection, experiments.c.id.in_(ids)) if ids else {}
         # PostgreSQL answers each question anew: what was withdrawn in between is no longer among the rows.
         return SearchPage(tuple(found[one] for one in ids if one in found), total, search)
@@ -106,7 +108,7 @@ class Experiments:
     def count(self) -> int:
         """Gives the number of experiments that are not withdrawn."""
         with self._database.read() as connection:
-            question = select(func.count()).select_from(experiments).where(experiments.c.withdrawn.is_(False))
+            question = select(func.count()).select_from(experiments).where(experiments.c.withdrawn == false())
             return connection.scalar(question) or 0
 
 

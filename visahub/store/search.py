@@ -6,7 +6,7 @@ import unicodedata
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, false, func, null, or_, select
 
 from ..model.account import Account, Role
 from ..model.experiment import Experiment, Search, Sort
@@ -63,14 +63,16 @@ def readable(account: Account, today: date, *, with_open_data: bool = True) -> C
 
     Without open data, what the account reads for no other reason is left out.
     """
-    exists = experiments.c.withdrawn.is_(False)
+    exists = experiments.c.withdrawn == false()
     if account.has(Role.ADMIN):
         return exists
-    reasons: list[ColumnElement[bool]] = [_in_team(account.username)]
-    if account.instruments:
-        reasons.append(experiments.c.instrument.in_(sorted(account.instruments)))
+    # The quickest to decide comes first.
+    reasons: list[ColumnElement[bool]] = []
     if with_open_data:
         reasons.append(experiments.c.public_at <= today)
+    if account.instruments:
+        reasons.append(experiments.c.instrument.in_(sorted(account.instruments)))
+    reasons.append(_in_team(account.username))
     return and_(exists, or_(*reasons))
 
 
@@ -96,12 +98,16 @@ _ORDERS = {
 
 
 def questions(search: Search, account: Account, today: date) -> tuple[Select[Any], Select[Any]]:
-    """Gives two questions: the ids of one page in order, and how many there are in all."""
+    """Gives two questions: the ids of one page in order, and how many there are in all.
+
+    Where every text has to be read, the page tells the number, too, in its column `total`: one pass instead of two.
+    """
     conditions = [readable(account, today, with_open_data=search.with_open_data), *_matching(search)]
     if search.only_mine:
         conditions.append(_in_team(account.username))
+    total = func.count().over() if words(search.text) else null()
     page = (
-        select(experiments.c.id)
+        select(experiments.c.id, total.label("total"))
         .where(*conditions)
         .order_by(*_ORDERS[search.sort])
         .limit(search.page_size)

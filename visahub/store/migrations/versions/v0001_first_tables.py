@@ -60,19 +60,29 @@ def upgrade() -> None:
     op.create_index(
         "ix_experiments_by_instrument",
         "experiments",
-        ["withdrawn", "instrument", "start", "id", "public_at"],
+        ["instrument", "start", "id", "public_at", "withdrawn"],
         unique=False,
+        sqlite_where=sa.text("withdrawn = 0"),
+        postgresql_where=sa.text("NOT withdrawn"),
     )
     op.create_index(
         "ix_experiments_by_proposal",
         "experiments",
-        ["proposal", "id", "withdrawn", "public_at", "instrument"],
+        ["proposal", "id", "public_at", "instrument", "withdrawn"],
         unique=False,
+        sqlite_where=sa.text("withdrawn = 0"),
+        postgresql_where=sa.text("NOT withdrawn"),
     )
     op.create_index(
-        "ix_experiments_by_start", "experiments", ["withdrawn", "start", "id", "public_at", "instrument"], unique=False
+        "ix_experiments_by_start",
+        "experiments",
+        ["start", "id", "public_at", "instrument", "withdrawn"],
+        unique=False,
+        sqlite_where=sa.text("withdrawn = 0"),
+        postgresql_where=sa.text("NOT withdrawn"),
     )
     op.create_index(op.f("ix_experiments_doi"), "experiments", ["doi"], unique=False)
+    op.create_index(op.f("ix_experiments_proposal"), "experiments", ["proposal"], unique=False)
     op.create_index(op.f("ix_experiments_source"), "experiments", ["source"], unique=False)
     op.create_table(
         "offers",

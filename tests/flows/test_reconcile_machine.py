@@ -1,0 +1,357 @@
+"""Any order of starts, ends, crashes, lost answers and outages: what is wanted and what runs come together again.
+
+A machine of hypothesis plays users, the Hub that is killed and comes back, and a place that breaks. It asserts what
+must hold after every step and after every round, and that a healthy facility settles within two rounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from visahub.flows import end, launch
+from visahub.flows.reconcile import Report, reconcile
+from visahub.model.errors import Failed, Refused, Unavailable, VisahubError
+from visahub.model.instance import Instance, Phase, Want
+from visahub.testing.backends import POINTS, FakeBackend, Killed
+
+from .world import World, launch_of, template
+
+GRACE_SECONDS = 30
+# A new resource is not listed for this long: less than the grace time, as `Visahub.grace_seconds` asks for.
+LAG_SECONDS = 25
+SERVERS = st.sampled_from(["ione", "itwo", "ithree"])
+QUOTA = 2
+# What an event of this kind leaves the row in.
+KINDS = {
+    "starting": Phase.STARTING,
+    "step": Phase.STARTING,
+    "ready": Phase.READY,
+    "stopping": Phase.STOPPING,
+    "stopped": Phase.STOPPED,
+    "error": Phase.ERROR,
+    "deleting": Phase.DELETING,
+    "deleted": Phase.GONE,
+}
+FAULTS = st.one_of(
+    st.just(("none", "")),
+    st.tuples(st.just("kill"), st.sampled_from([*POINTS, "stopping", "stopped", "deleting", "deleted"])),
+    st.tuples(st.just("fail"), st.sampled_from(POINTS)),
+    st.tuples(st.just("kill at the store"), st.sampled_from(["step", "move", "wish"])),
+    st.tuples(st.just("kill after the store"), st.sampled_from(["step", "move", "wish"])),
+    st.tuples(st.just("lose the store's answer"), st.sampled_from(["step", "move", "wish"])),
+    st.tuples(st.just("lose an answer"), st.sampled_from(["start", "stop"])),
+    st.tuples(st.just("cannot ask"), st.sampled_from(["start", "create", "stop", "delete", "look"])),
+)
+
+
+@cache
+def empty() -> Path:
+    return template(Path(tempfile.mkdtemp(prefix="visahub-machine-")))
+
+
+class StoreFault:
+    """Kills the process at a store call or after it, or loses the call's answer; once."""
+
+    def __init__(self, real: Callable[..., Any]) -> None:
+        self._real = real
+        self.planned = ""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        planned, self.planned = self.planned, ""
+        if planned == "kill at the store":
+            raise Killed(planned)
+        answer = self._real(*args, **kwargs)
+        if planned == "kill after the store":
+            raise Killed(planned)
+        if planned:
+            raise Unavailable("The database does not answer.")
+        return answer
+
+
+class Facility(RuleBasedStateMachine):
+    """Users, one Hub after the other, and a place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="visahub-machine-"))
+        (self.folder / "other").mkdir()
+        self.world = World(self.folder, empty())
+        self.place, self.clock = self.world.place, self.world.clock
+        self.alice = self.world.account("alice", quota=QUOTA)
+        self.faults = {name: StoreFault(getattr(self.world.store.instances, name)) for name in ("step", "move", "wish")}
+        for name, fault in self.faults.items():
+            setattr(self.world.store.instances, name, fault)
+        self.born: dict[str, Any] = {}
+        self.attempts: list[str] = []
+        self.hub: FakeBackend = self.world.fresh_backend()
+        self.runner = asyncio.Runner()
+
+    def teardown(self) -> None:
+        self.settle()
+        self.runner.close()
+        self.world.store.close()
+        self.other.store.close()
+        shutil.rmtree(self.folder)
+
+    @initialize()
+    def another_deployment_runs_something(self) -> None:
+        self.other = World(self.folder / "other", empty())
+        self.other.place, self.other.clock = self.place, self.clock
+        self.others_hub = FakeBackend(place=self.place, deployment="other")
+        admission = self.other.admitted()
+        started = launch_of(admission)
+        object.__setattr__(started, "deployment", "other")
+        self.runner.run(launch.run(self.other.store, self.others_hub, started, self.clock))
+        self.others = set(self.place.resources)
+
+    # What happens.
+
+    @rule(server=SERVERS, fault=FAULTS, is_late=st.booleans(), is_run=st.booleans())
+    def press_start(self, server: str, fault: tuple[str, str], is_late: bool, is_run: bool) -> None:
+        """A user presses start, twice; the Hub is killed right after the row, or goes on to run it."""
+        old = self.world.store.instances.named(self.alice.id, server)
+        kept = [row for row in self.rows() if row.want is not Want.GONE and row.phase is not Phase.GONE]
+        try:
+            admission = self.world.admitted(server, self.alice)
+        except Refused as refused:
+            if old is None:
+                assert (refused.rule, len(kept)) == ("quota", QUOTA)
+            else:
+                assert (refused.rule, old.may_start) == ("already", False)
+            return
+        assert old.may_start if old else len(kept) < QUOTA
+        assert admission.instance.attempt not in self.attempts
+        self.attempts.append(admission.instance.attempt)
+        with pytest.raises(Refused):
+            self.world.admitted(server, self.alice)
+        if is_run:
+            self.plan(fault, is_late)
+            self.go(launch.run(self.world.store, self.hub, launch_of(admission), self.clock))
+        else:
+            self.restart()
+
+    @rule(server=SERVERS, fault=FAULTS, flow=st.sampled_from([end.stop, end.delete]))
+    def press_end(self, server: str, fault: tuple[str, str], flow: Callable[..., Coroutine[Any, Any, None]]) -> None:
+        row = self.world.store.instances.named(self.alice.id, server)
+        if row is not None:
+            self.plan(fault, False)
+            self.go(flow(self.world.store, self.hub, row.id, self.clock))
+
+    @rule(server=SERVERS, want=st.sampled_from([Want.OFF, Want.GONE]))
+    def only_wish(self, server: str, want: Want) -> None:
+        """The portal commits a wish and dies, or the Hub does not answer it."""
+        row = self.world.store.instances.named(self.alice.id, server)
+        if row is not None:
+            self.world.store.instances.wish(row.id, want, self.clock())
+
+    @rule(
+        server=SERVERS,
+        is_late=st.booleans(),
+        flow=st.sampled_from([end.stop, end.delete]),
+        point=st.sampled_from(["files", "created", "process", "answers"]),
+    )
+    def end_during_a_start(
+        self, server: str, is_late: bool, flow: Callable[..., Coroutine[Any, Any, None]], point: str
+    ) -> None:
+        try:
+            admission = self.world.admitted(server, self.alice)
+        except Refused:
+            return
+        self.attempts.append(admission.instance.attempt)
+        self.plan(("none", ""), is_late)
+        self.go(self._end_during(admission, flow, point))
+
+    async def _end_during(
+        self, admission: launch.Admission, flow: Callable[..., Coroutine[Any, Any, None]], point: str
+    ) -> None:
+        store = self.world.store
+        gate = self.place.waits[point] = asyncio.Event()
+        run = asyncio.create_task(launch.run(store, self.hub, launch_of(admission), self.clock))
+        await asyncio.sleep(0.05)
+        asking = asyncio.create_task(flow(store, self.hub, admission.instance.id, self.clock))
+        await asyncio.sleep(0)
+        gate.set()
+        results = await asyncio.gather(run, asking, return_exceptions=True)
+        assert all(isinstance(result, VisahubError | str | None) for result in results), results
+
+    @rule(fault=FAULTS, fault_again=FAULTS, seconds=st.sampled_from([11, 31]))
+    def round_(self, fault: tuple[str, str], fault_again: tuple[str, str], seconds: int) -> None:
+        """A round, after which the Hub starts again what only it can."""
+        self.forward(seconds)
+        before = {row.id: row for row in self.rows()}
+        there = {key: resource.is_live for key, resource in self.place.resources.items()}
+        self.plan(fault, False)
+        report = self.go(reconcile(self.world.store, {"fake": self.hub}, self.clock, grace_seconds=GRACE_SECONDS))
+        if report is None:
+            return
+        after = {row.id: row for row in self.rows()}
+        if report.unavailable:
+            assert after == before
+            assert {key: resource.is_live for key, resource in self.place.resources.items()} == there
+            assert not report.done
+        for row in before.values():
+            if row.want is Want.ON and after[row.id].want is not Want.ON:
+                assert after[row.id].sentence, "what was wanted is ended only with a reason"
+        for row in report.retry:
+            self.plan(fault_again, False)
+            self.start_again(row)
+
+    @rule(seconds=st.sampled_from([1, 12, 40, 700]))
+    def time_passes(self, seconds: int) -> None:
+        self.forward(seconds)
+
+    @rule(server=SERVERS, how=st.sampled_from(["vanish", "fail"]))
+    def ends_by_itself(self, server: str, how: str) -> None:
+        row = self.world.store.instances.named(self.alice.id, server)
+        if row is not None:
+            getattr(self.place, how)(row.attempt)
+
+    @rule()
+    def the_others_do_a_round(self) -> None:
+        there = dict(self.place.resources)
+        self.forward(31)
+        report = asyncio.run(reconcile(self.other.store, {"fake": self.others_hub}, self.clock, grace_seconds=30))
+        assert report == Report()
+        assert self.place.resources == there
+
+    @rule()
+    def settle(self) -> None:
+        """Nothing fails any more: two rounds with what the Hub starts again, and all is as wanted."""
+        self.plan(("none", ""), False)
+        for _ in range(2):
+            self.forward(31)
+            report = self.healthy_round()
+            for row in report.retry:
+                self.start_again(row)
+        self.forward(31)
+        self.healthy_round()
+        rows = {row.attempt: row for row in self.rows()}
+        wanted = [row.attempt for row in rows.values() if row.phase is Phase.READY]
+        assert sorted(resource.attempt for resource in self.place.live("visahub")) == sorted(wanted)
+        for row in rows.values():
+            assert row.phase in {Phase.READY, Phase.STOPPED, Phase.ERROR, Phase.GONE}, row
+            assert (row.want is Want.ON) == (row.phase is Phase.READY)
+            assert (row.want is Want.GONE) == (row.phase is Phase.GONE)
+        assert not [key for key in self.place.resources if self.attempt_of(key) in self.gone()]
+        there = dict(self.place.resources)
+        assert self.healthy_round() == Report()
+        assert {row.attempt: row for row in self.rows()} == rows
+        assert self.place.resources == there
+
+    # What must always hold.
+
+    @invariant()
+    def one_resource_for_each_attempt(self) -> None:
+        assert all(count == 1 for count in Counter(one.attempt for one in self.place.live()).values())
+
+    @invariant()
+    def the_others_are_untouched(self) -> None:
+        assert self.others <= {one.id for one in self.place.live("other")}
+
+    @invariant()
+    def what_waits_has_a_deadline(self) -> None:
+        assert all(row.deadline is not None for row in self.rows() if row.phase.is_waiting)
+
+    @invariant()
+    def a_row_points_to_its_own_resource(self) -> None:
+        for row in self.rows():
+            resource = self.place.resources.get(row.state.get("resource", ""))
+            assert resource is None or resource.attempt == row.attempt
+
+    @invariant()
+    def events_tell_the_phase(self) -> None:
+        for row in self.rows():
+            told = [KINDS[one.kind] for one in self.world.store.instances.events(row.id) if one.kind in KINDS]
+            assert told[-1] is row.phase
+
+    @invariant()
+    def the_quota_holds(self) -> None:
+        assert len([row for row in self.rows() if row.want is not Want.GONE]) <= QUOTA
+
+    # How it is played.
+
+    def rows(self) -> list[Instance]:
+        """Gives all rows that ever were, gone ones too."""
+        found = self.world.store.instances.by_attempts(self.attempts)
+        return sorted(found.values(), key=lambda row: row.id)
+
+    def gone(self) -> set[str]:
+        return {row.attempt for row in self.rows() if row.phase is Phase.GONE}
+
+    def attempt_of(self, key: str) -> str:
+        return self.place.resources[key].attempt
+
+    def plan(self, fault: tuple[str, str], is_late: bool) -> None:
+        """Forgets the faults before, and plans one."""
+        kind, where = fault
+        self.place.unavailable = {where} if kind == "cannot ask" else set()
+        self.place.kills = {where} if kind == "kill" else set()
+        self.place.failures = {where: Failed("It failed.")} if kind == "fail" else {}
+        self.place.lost_answers = int(fault == ("lose an answer", "start"))
+        self.place.lost_stops = int(fault == ("lose an answer", "stop"))
+        self.place.listing_lag = 10**6 if is_late else 0
+        self.place.waits = {}
+        for name, planned in self.faults.items():
+            planned.planned = kind if "store" in kind and name == where else ""
+
+    def go(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Lets the Hub work; gives None when it was refused, failed or was killed."""
+        try:
+            return self.runner.run(work)
+        except VisahubError:
+            return None
+        except Killed:
+            self.restart()
+            return None
+        finally:
+            self.plan(("none", ""), False)
+            for key in self.place.resources:
+                self.born.setdefault(key, self.clock())
+
+    def restart(self) -> None:
+        """The Hub's process is killed, with all that it was doing; another one begins."""
+        self.hub.is_killed = True
+        self.runner.close()
+        self.runner = asyncio.Runner()
+        self.hub = self.world.fresh_backend()
+
+    def healthy_round(self) -> Report:
+        report: Report = self.runner.run(
+            reconcile(self.world.store, {"fake": self.hub}, self.clock, grace_seconds=GRACE_SECONDS)
+        )
+        assert not report.unknown
+        return report
+
+    def start_again(self, row: Instance) -> None:
+        """Does what the Hub does with `Report.retry`."""
+        choice = launch.choose(self.world.store, self.world.menu, self.alice, row.request, self.clock.today)
+        admission = launch.Admission(row, self.alice, choice.experiments, choice.environment, choice.hardware)
+        self.go(launch.run(self.world.store, self.hub, launch_of(admission), self.clock))
+
+    def forward(self, seconds: float) -> None:
+        """Lets time pass, after which the place lists what is old enough."""
+        self.clock.forward(seconds=seconds)
+        for key, born in self.born.items():
+            if key in self.place.resources and (self.clock() - born).total_seconds() >= LAG_SECONDS:
+                self.place.resources[key].unseen_looks = 0
+
+
+Facility.TestCase.settings = settings(
+    max_examples=25,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestFacility = Facility.TestCase
