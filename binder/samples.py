@@ -1,4 +1,4 @@
-"""Lays out a home as an instance of the Hub would have it: `python samples.py EXPERIMENTS DATA HOME`. Run by postBuild."""
+"""Lays out a home as an instance of the Hub would have it: `samples.py EXPERIMENTS DATA HOME`. Run by postBuild."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ HOMES: dict[str, set[str]] = {
     },
     "prometheus_client": {"portal"},
     "jinja2": {"portal"},
-    "click": {"cli"},
+    "click": {"cli", "doctor"},
     "aiohttp": {"hub/settings.py"},
 }
 # Floor 1 has the standard library and nothing else.
@@ -70,7 +70,7 @@ def imports(source: str, module: tuple[str, ...]) -> Iterator[str]:
             base = list(module[: len(module) - node.level]) if node.level else []
             start = [*base, *(node.module or "").split(".")] if node.module else base
             yield ".".join(start)
-            if node.level and not node.module or start == ["visahub"]:
+            if (node.level and not node.module) or start == ["visahub"]:
                 yield from (".".join([*start, alias.name]) for alias in node.names)
 
 

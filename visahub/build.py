@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from traitlets import Dict, Integer, List, TraitError, Unicode, validate
-from traitlets.config import Config, LoggingConfigurable
+from traitlets.config import Config, Configurable, LoggingConfigurable
 from traitlets.config.loader import PyFileConfigLoader
 from traitlets.utils.importstring import import_item
 
@@ -134,6 +134,15 @@ def build(config: Config) -> Parts:
     except ValueError as error:
         raise TraitError(f"Visahub.database_url: {error}") from error
     return Parts(store, backends, menu, sources, settings)
+
+
+def configurables() -> list[type[Configurable]]:
+    """Gives every class of visahub that has settings, for documentation; each is one a configuration may name."""
+    return [
+        Visahub,
+        import_item("visahub.backends.local.LocalBackend"),
+        import_item("visahub.sources.files.FilesSource"),
+    ]
 
 
 def read(path: str | Path) -> Config:

@@ -68,6 +68,15 @@ def doctor(config: Path, as_json: bool) -> None:
 
 
 @main.command()
+def settings() -> None:
+    """Print all settings with their explanation, as lines for jupyterhub_config.py."""
+    from . import build
+
+    for kind in build.configurables():
+        click.echo(kind.class_config_section())
+
+
+@main.command()
 def demo() -> None:
     """Start a Hub with everything embedded, on this machine only, with sample accounts and experiments."""
     from . import demo as demonstration

@@ -250,6 +250,15 @@ def _accounts_kept_apart(site: Site) -> Answer:
     return Grade.OK, "Each account gets a Unix account of its own."
 
 
+def _backends(site: Site) -> Answer:
+    if site.parts is None:
+        return Grade.SKIPPED, "The settings have to be corrected first."
+    remarks = [remark for backend in site.parts.backends.values() for remark in backend.remarks()]
+    if remarks:
+        return Grade.WARNING, " ".join(remarks)
+    return Grade.OK, "The places where instances run have nothing to remark."
+
+
 def _logins(site: Site) -> Answer:
     name = _setting(site, "JupyterHub", "authenticator_class")
     host = urlsplit(_setting(site, "JupyterHub", "bind_url", "http://:8000")).hostname or ""
@@ -331,6 +340,7 @@ CHECKS: tuple[Callable[[Site], Answer], ...] = (
     _templates_of_the_hub,
     _desktop,
     _accounts_kept_apart,
+    _backends,
     _logins,
     _domains,
     _portal,

@@ -220,6 +220,13 @@ class RunningHub:
         except httpx.HTTPError:
             return False
 
+    def has_portal(self) -> bool:
+        """Tells whether the portal answers through the proxy."""
+        try:
+            return httpx.get(f"{self.url}/services/visahub/health", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
     def api(self, method: str, path: str, *, token: str = "", body: Any = None) -> httpx.Response:
         """Asks the Hub's API, as the tests' service unless a token is given."""
         headers = {"Authorization": f"token {token or self.admin_token}"}

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from jupyter_client.blocking import BlockingKernelClient
 
-from visahub.singleuser import launcher, processes, start
+from visahub.singleuser import launcher, processes, runtime, start
 
 from .conftest import Place, make_place, wait_for
 
@@ -103,7 +103,7 @@ def instance(folder: Path, uid: int, hub: int) -> Iterator[Instance]:
         JUPYTERHUB_SERVICE_URL="http+unix://" + str(path).replace("/", "%2F"),
         JUPYTERHUB_USER="ada",
     )
-    wait_for(path.exists, 60)
+    wait_for(lambda: runtime.answers(path), 60)
     yield Instance(place, process.pid, path)
     process.terminate()
     process.wait(30)
@@ -141,6 +141,7 @@ def test_kernels_listen_on_no_port_and_nothing_secret_is_in_ps(instance: Instanc
     file = folder / f"kernel-{kernel['id']}.json"
     wait_for(file.exists)
     assert json.loads(file.read_text())["transport"] == "ipc"
+    wait_for(lambda: len(list(folder.glob(f"kernel-{kernel['id']}-ipc-*"))) == 5)
     client = BlockingKernelClient(connection_file=str(file))
     client.load_connection_file()
     client.start_channels()

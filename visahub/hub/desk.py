@@ -19,7 +19,7 @@ from ..model.instance import Event, Instance, Phase
 from .watch import Watch
 
 # What `decide` says of an instance that is not there any more.
-_OVER = {Action.LOST, Action.GIVE_UP, Action.FINISH_STOP, Action.FINISH_DELETE}
+_OVER = {Action.LOST, Action.GIVE_UP}
 
 
 def now() -> datetime:

@@ -141,7 +141,8 @@ class ApiActivity(Api):
         unknown = sorted(set(body) - {"last_activity", "last_input"})
         if unknown or not body:
             raise Refused("Send last_activity, last_input or both, and nothing else.", rule="unknown-field", status=422)
-        times = {field: self._time(field, value) for field, value in body.items()}
+        # null: the instance does not know, for example because there was no desktop yet.
+        times = {field: self._time(field, value) for field, value in body.items() if value is not None}
         await ask(partial(self.portal.store.instances.touch, instance.id, **times))
         self.set_status(204)
         self.finish()

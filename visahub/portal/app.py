@@ -17,7 +17,7 @@ from urllib.parse import quote, urlparse
 
 from jinja2 import Environment as Jinja
 from jinja2 import FileSystemLoader, StrictUndefined
-from jupyterhub.log import log_request  # type: ignore[import-untyped]
+from jupyterhub.log import log_request
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler, StaticFileHandler
 from traitlets.config import Config

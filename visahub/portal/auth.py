@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler  # type: ignore[import-untyped]
+from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
 from tornado.web import HTTPError, RequestHandler
 
 from ..model.errors import Refused, Unavailable
@@ -14,7 +14,7 @@ from .base import Handler, no_such_instance
 _SILENT = "The Hub does not answer, so nobody can be recognised. Nothing was lost; try again in a few seconds."
 
 
-class PortalAuth(HubOAuth):  # type: ignore[misc]  # jupyterhub has no types
+class PortalAuth(HubOAuth):
     """The Hub's OAuth, except that a Hub in trouble is "unavailable" and that "nobody" is never remembered.
 
     While its database is locked or full the Hub calls valid tokens invalid; the stock class would keep that for
@@ -51,7 +51,7 @@ def check_is_instance(model: dict[str, Any], instance: Instance | None) -> Insta
     return instance
 
 
-class Callback(Handler, HubOAuthCallbackHandler):  # type: ignore[misc]
+class Callback(Handler, HubOAuthCallbackHandler):
     """Finishes a login; errors look like those of every other page."""
 
     access = "open"

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jinja2 import Environment as Jinja
-from jupyterhub.services.auth import HubAuthenticated, HubOAuth, UserNotAllowed  # type: ignore[import-untyped]
+from jupyterhub.services.auth import HubAuthenticated, HubOAuth, UserNotAllowed
 from tornado.web import HTTPError, RequestHandler
 
 from ..model.account import Account
@@ -75,7 +75,7 @@ def no_such_instance() -> Refused:
     return Refused("There is no such instance. It may have been deleted.", rule="unknown-instance", status=404)
 
 
-class Handler(HubAuthenticated, RequestHandler):  # type: ignore[misc]  # jupyterhub has no types
+class Handler(HubAuthenticated, RequestHandler):
     """A page. Nobody gets further than `prepare` without a login, unless `access` is "open".
 
     `access`: "user" (an account that may enter the portal), "token" (any token that the Hub knows; the handler

@@ -55,7 +55,11 @@ class NewInstance(Handler):
         dois = [bare_doi(doi) for doi in asked_for(self, "doi")]
         found = dict(await ask(self.portal.store.experiments.get, ids)) if ids else {}
         if proposals or dois:
-            found |= {e.id: e for e in await ask(self.portal.store.experiments.find, proposals, dois)}
+            # A DOI has no capital letters of its own, and people do not type a proposal's as the catalogue does.
+            wanted = [
+                sorted({text for one in many for text in (one, one.lower(), one.upper())}) for many in (proposals, dois)
+            ]
+            found |= {e.id: e for e in await ask(self.portal.store.experiments.find, *wanted)}
         names = {text.casefold() for e in found.values() for text in (e.id, e.proposal, e.doi)}
         missing = [
             f"{text}: there is no such experiment in the catalogue. Check the number, or search for it below."

@@ -50,7 +50,7 @@ class Reporter:
                 request_timeout=_REQUEST_SECONDS,
                 follow_redirects=False,
             )
-        except (HTTPClientError, OSError) as error:
+        except (HTTPClientError, OSError, ValueError) as error:
             self._log.debug("The portal was not told of the activity: %s", error)
 
 

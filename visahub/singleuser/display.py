@@ -169,7 +169,10 @@ class Display:
         try:
             return await asyncio.create_subprocess_exec(
                 *processes.dying_with_parent([*self._server_command(), "-displayfd", str(writer)]),
-                env={"PATH": self._environ.get("PATH", os.defpath), "HOME": self._environ.get("HOME", "/")},
+                # VISAHUB_*: by them a backend knows which instance a process belongs to.
+                env={
+                    name: self._environ[name] for name in self._environ if name in _FOR_XVNC or name[:8] == "VISAHUB_"
+                },
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(writer,),
                 start_new_session=True,
@@ -274,6 +277,7 @@ class Display:
         }
 
 
+_FOR_XVNC = frozenset(("PATH", "HOME", "LANG"))
 _NOT_IN_SESSION = frozenset(("DBUS_SESSION_BUS_ADDRESS", "SESSION_MANAGER", "WAYLAND_DISPLAY"))
 
 

@@ -1,0 +1,70 @@
+"""The documentation is tested: the README's example runs, every setting has help, every module says what it is."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from traitlets.config import Config
+
+from visahub import build
+
+ROOT = Path(__file__).parents[1]
+MODULES = [file for file in sorted((ROOT / "visahub").rglob("*.py")) if "versions" not in file.parts]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_readmes_example_is_a_working_configuration(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    example = example.replace("/var/lib/visahub", str(tmp_path)).replace("/etc/visahub", str(tmp_path))
+    file = tmp_path / "jupyterhub_config.py"
+    file.write_text(f"c = get_config()\n{example}")
+    config = build.read(file)
+    parts = build.build(config)
+    assert [size.id for size in parts.menu.hardware] == ["small"]
+    assert [source.path for source in parts.sources] == [f"{tmp_path}/experiments.json"]
+    assert config.JupyterHub.spawner_class == "visahub.hub.spawner.VisaSpawner"
+    assert config.JupyterHub.cleanup_servers is False
+    assert [service["name"] for service in config.JupyterHub.services.get_value([])] == ["visahub"]
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_module_says_what_it_is(file: Path) -> None:
+    assert ast.get_docstring(ast.parse(file.read_text()))
+
+
+def test_every_setting_has_help() -> None:
+    settings = [
+        (kind.__name__, name, trait)
+        for kind in build.configurables()
+        for name, trait in kind.class_own_traits(config=True).items()
+    ]
+    assert len(settings) > 15
+    assert [f"{kind}.{name}" for kind, name, trait in settings if len(trait.help) < 20] == []
+
+
+def test_configure_keeps_what_the_facility_has_set() -> None:
+    from visahub.hub import configure
+
+    c = Config()
+    c.JupyterHub.concurrent_spawn_limit = 7
+    c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 3}
+    configure(c)
+    assert c.JupyterHub.concurrent_spawn_limit == 7
+    assert c.JupyterHub.tornado_settings["slow_spawn_timeout"] == 3
+    assert c.JupyterHub.allow_named_servers is True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_templates_never_trust_text() -> None:
+    templates = sorted((ROOT / "share" / "templates").rglob("*.html"))
+    assert len(templates) > 15
+    assert [str(file) for file in templates if re.search(r"\|\s*safe\b", file.read_text())] == []
