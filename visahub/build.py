@@ -83,6 +83,10 @@ class Visahub(LoggingConfigurable):
         help="Where the portal listens, as an internal address; users reach it through the Hub's proxy. Change it when "
         "the port is taken.",
     ).tag(config=True)
+    portal_connect_url = Unicode(
+        help="Where instances reach the portal, to tell when they were last used; the default is `portal_url`. Set it "
+        "to the public address of the Hub when instances run on other machines."
+    ).tag(config=True)
 
     @validate("deployment")
     def _checked_deployment(self, proposal: Mapping[str, Any]) -> str:

@@ -132,10 +132,9 @@ document.addEventListener("keydown", (event) => {
     menu.open = false;
     menu.querySelector("summary").focus();
   }
-  /* Enter in the search searches now; it never starts anything. */
+  /* Enter never starts anything: the search goes on by itself. */
   if (event.key === "Enter" && event.target.matches("form input:not([type=radio]):not([type=checkbox])") && event.target.closest("#vh-form")) {
     event.preventDefault();
-    if (event.target.id === "vh-text") htmx.trigger("#vh-filters", "vh-search");
   }
 });
 
@@ -153,8 +152,24 @@ window.addEventListener("pageshow", (event) => {
 });
 
 /* What htmx was refused is said in a notice; the page stays as it was. */
-document.addEventListener("htmx:responseError", (event) => notice(event.detail.xhr.responseText));
+document.addEventListener("htmx:responseError", (event) => {
+  const { xhr, elt } = event.detail;
+  notice(xhr.responseText);
+  /* A search that met a busy database is asked again, a few times; changes never are. */
+  elt.tries = (elt.tries ?? 0) + 1;
+  if (xhr.status === 503 && elt.matches("#vh-filters, form[role=search]") && elt.tries <= 3) {
+    setTimeout(() => htmx.trigger(elt, "change"), 1000 * elt.tries);
+  }
+});
 document.addEventListener("htmx:sendError", () => notice('<div class="vh-notice wait mb-0"><p>There is no connection. Nothing was changed; try again.</p></div>'));
+/* What looks the same is left alone, so that nothing is replaced under a finger that is just pressing it. */
+function looks(root) {
+  const fields = [...root.querySelectorAll("input, button")].map((field) => `${field.value} ${field.checked} ${field.disabled}`);
+  return [root.textContent.replace(/\s+/g, " ").trim(), ...fields].join("\n");
+}
+document.addEventListener("htmx:oobBeforeSwap", (event) => {
+  if (looks(event.detail.target) === looks(event.detail.fragment)) event.detail.shouldSwap = false;
+});
 /* Parts are swapped out of band and would not bring their new list to its top. */
 document.addEventListener("htmx:afterSettle", (event) => {
   if (event.detail.requestConfig?.parameters?.part === "found") document.querySelector("#vh-found .vh-list")?.scrollTo(0, 0);

@@ -22,7 +22,12 @@ def test_only_the_portal_may_ask(asking: Asking) -> None:
 
 def test_the_portal_may_ask_for_nothing_else(asking: Asking) -> None:
     asking.token("alice")
-    for method, path in (("GET", "/users"), ("GET", "/users/alice"), ("GET", "/proxy"), ("POST", "/users/alice/tokens")):
+    for method, path in (
+        ("GET", "/users"),
+        ("GET", "/users/alice"),
+        ("GET", "/proxy"),
+        ("POST", "/users/alice/tokens"),
+    ):
         assert asking.hub.api(method, path, token=asking.hub.portal_token).status_code in {403, 404}, path
 
 

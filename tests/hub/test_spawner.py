@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from html import unescape
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.services.hub import wait_until
+from tests.services.hub import USER_PASSWORD, wait_until
 from visahub.model.instance import Phase, Want, new_instance_id
 
 from .conftest import OTHERS, OWN, Asking, choices
@@ -30,9 +31,7 @@ def by_form(asking: Asking, server: str, options: dict[str, Any]) -> tuple[int, 
     with closing(asking.hub.login("alice")) as session:
         page = session.get(f"/hub/spawn/alice/{server}")
         assert page.status_code == 200
-        response = session.post(
-            f"/hub/spawn/alice/{server}", params={"_xsrf": session.cookies["_xsrf"]}, data=options
-        )
+        response = session.post(f"/hub/spawn/alice/{server}", params={"_xsrf": session.cookies["_xsrf"]}, data=options)
     return response.status_code, unescape(response.text)
 
 
@@ -122,7 +121,7 @@ def test_hostile_options_leave_nothing_behind(asking: Asking, bad: dict[str, Any
 
 def test_text_of_users_is_inert_on_pages(asking: Asking) -> None:
     with closing(asking.hub.login("alice")) as session:
-        address = "/hub/spawn/alice/i1?opt-name=<script>alert(1)</script>&opt-experiments=\"><img src=x>"
+        address = '/hub/spawn/alice/i1?opt-name=<script>alert(1)</script>&opt-experiments="><img src=x>'
         page = session.get(address).text
         assert "<script>alert" not in page
         assert "<img" not in page
@@ -344,3 +343,53 @@ def test_jupyterlab_itself_answers(asking: Asking) -> None:
     assert response.status_code == 200, response.text
     page = httpx.get(f"{asking.hub.url}/user/alice/{server}/lab", timeout=30)
     assert page.status_code == 302
+
+
+def test_many_starts_at_once_keep_the_quota(asking: Asking) -> None:
+    asking.token("alice")
+    with ThreadPoolExecutor(12) as pool:
+        jobs = [pool.submit(asking.start, new_instance_id(), choices()) for _ in range(12)]
+    codes = sorted(job.result().status_code for job in jobs)
+    assert sum(code in {201, 202} for code in codes) == 5, codes
+    assert sum(code == 409 for code in codes) == 7, codes
+    assert len(asking.store.instances.live()) == 5
+
+
+def test_the_same_start_pressed_many_times_is_one(asking: Asking) -> None:
+    asking.token("alice")
+    (asking.home() / "slow").touch()
+    server = new_instance_id()
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(asking.start, server, choices()) for _ in range(8)]
+    assert all(job.result().status_code in {201, 202, 400, 409, 500} for job in jobs)
+    (asking.home() / "slow").unlink()
+    asking.hub.wait_ready("alice", server)
+    assert len(asking.store.instances.live()) == 1
+    assert asking.visit(server)["path"] == f"/user/alice/{server}/api"
+
+
+def test_a_server_keeps_its_address(asking: Asking) -> None:
+    server = asking.started()
+    asking.ask("DELETE", server)
+    wait_until(lambda: asking.row(server).phase is Phase.STOPPED, "it has stopped")
+    response = asking.ask("PATCH", server, {"name": "other"})
+    assert response.status_code == 409
+    assert "does not change" in response.json()["message"]
+
+
+def test_hostile_options_of_a_patch_do_not_stay(asking: Asking) -> None:
+    server = asking.started()
+    asking.ask("DELETE", server)
+    wait_until(lambda: asking.row(server).phase is Phase.STOPPED, "it has stopped")
+    assert asking.ask("PATCH", server, {"user_options": {"prologue": "x" * 100_000}}).status_code == 200
+    asking.hub.round()
+    (stored,) = asking.hub_query("select user_options from spawners where name = ?", server)
+    assert json.loads(stored[0]) == asking.row(server).request.as_options()
+
+
+def test_no_secret_is_logged(asking: Asking) -> None:
+    server = asking.started()
+    token = asking.visit(server)["environ"]["JUPYTERHUB_API_TOKEN"]
+    log = asking.hub.log.read_text()
+    for secret in (token, asking.token("alice"), asking.hub.portal_token, asking.hub.admin_token, USER_PASSWORD):
+        assert secret not in log

@@ -13,7 +13,8 @@ from visahub.model.instance import Phase
 
 from .browser import AXE, PHONE, chromium, visitor
 from .conftest import Site
-from .test_pictures import PAGES, a_usual_start, four_instances, made
+from .making import a_usual_start, four_instances, made
+from .test_pictures import PAGES
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.browser]
 
@@ -197,3 +198,14 @@ async def test_theme_follows_the_hub(site: Site, browser: Browser) -> None:
         assert await page.evaluate("localStorage.getItem('jupyterhub-bs-theme')") == "dark"
         await page.goto(site.home + "experiments")
         assert await page.evaluate("document.documentElement.dataset.bsTheme") == "dark"
+
+
+async def test_what_looks_the_same_is_not_replaced(site: Site, browser: Browser) -> None:
+    async with visitor(browser, site) as page:
+        await page.goto(site.home + "new?text=example")
+        await page.evaluate("document.querySelector('#row-2').kept = true")
+        await page.locator("#row-1").check()
+        await expect(page.locator(".vh-chip")).to_have_count(1)
+        assert await page.evaluate("document.querySelector('#row-2').kept") is True
+        await page.get_by_role("button", name="Remove").click()
+        await expect(page.locator("#row-1")).not_to_be_checked()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ from visahub.model.instance import Phase, Want
 from visahub.portal.app import ROUTES
 
 from .conftest import PREFIX, Site
-from .test_pictures import a_usual_start, made
+from .making import a_usual_start, made
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -52,7 +53,7 @@ async def test_token_of_an_instance_opens_nothing_but_its_activity(site: Site) -
         body = {"last_activity": site.portal.now().isoformat()}
         assert (await client.post(f"api/instances/{mine.id}/activity", json=body)).status_code == 204
         assert (await client.post(f"api/instances/{other.id}/activity", json=body)).status_code == 404
-        for wrong in (
+        wrongs: tuple[Any, ...] = (
             {},
             [],
             {"phase": "ready"},
@@ -61,7 +62,8 @@ async def test_token_of_an_instance_opens_nothing_but_its_activity(site: Site) -
             {"last_activity": "2999-01-01T00:00:00+00:00"},
             {"last_input": ["x"]},
             {"last_activity": "x" * 1000},
-        ):
+        )
+        for wrong in wrongs:
             assert (await client.post(f"api/instances/{mine.id}/activity", json=wrong)).status_code == 422, wrong
     kept = site.store.instances.get(mine.id)
     assert kept is not None

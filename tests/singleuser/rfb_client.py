@@ -40,9 +40,27 @@ def qemu_key(keysym: int, code: int, *, down: bool) -> bytes:
     return struct.pack(">BBHII", 255, 0, down, keysym, code)
 
 
+_opened: list[asyncio.StreamWriter] = []
+
+
+async def dial(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Opens a connection that `hang_up` ends."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    _opened.append(writer)
+    return reader, writer
+
+
+async def hang_up() -> None:
+    """Ends every connection that was opened here."""
+    for writer in _opened:
+        writer.transport.abort()
+    _opened.clear()
+    await asyncio.sleep(0.01)
+
+
 async def connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
     """Does the client's part of the handshake; gives the streams and the server's ServerInit."""
-    reader, writer = await asyncio.open_unix_connection(path)
+    reader, writer = await dial(path)
     async with asyncio.timeout(30):
         assert await reader.readexactly(12) == b"RFB 003.008\n"
         writer.write(b"RFB 003.008\n")
@@ -81,6 +99,7 @@ class FakeServer:
             self.writer.transport.abort()
         if self._server is not None:
             self._server.close()
+            await asyncio.sleep(0.01)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"RFB 003.008\n")

@@ -121,17 +121,17 @@ async def test_keys_and_sizes_reach_the_display(desktop: Place) -> None:
     writer.write(client.set_desktop_size(1024, 700))
     number, cookie = xvnc(desktop)[1][1], str(desktop.runtime.cookie)
     wait_for(lambda: "1024x700" in desktop.run("xdpyinfo", DISPLAY=number, XAUTHORITY=cookie).stdout)
-    writer.close()
+    await client.hang_up()
 
 
 async def test_the_display_comes_back_after_its_end(own_desktop: Place) -> None:
     pid, words = xvnc(own_desktop)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
-    _, writer, init = await client.connect(own_desktop.runtime.gate)
+    _, _, init = await client.connect(own_desktop.runtime.gate)
     assert init
     assert xvnc(own_desktop)[1][1] != words[1]
-    writer.close()
+    await client.hang_up()
 
 
 def test_everything_ends_with_the_daemon(own_desktop: Place) -> None:

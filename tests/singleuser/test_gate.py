@@ -41,6 +41,7 @@ async def setup(tmp_path: Path) -> AsyncIterator[Setup]:
     for role, path in made.doors.items():
         await made.gate.listen(path, role)
     yield made
+    await client.hang_up()
     await made.gate.close()
     await made.server.stop()
 
@@ -112,7 +113,7 @@ async def test_a_wrong_greeting_of_the_server_is_closed(setup: Setup, greeting: 
 
 @pytest.mark.parametrize("version", [b"RFB 003.003\n", b"RFB 009.009\n", b"GET / HTTP/1"])
 async def test_another_protocol_is_closed(setup: Setup, version: bytes) -> None:
-    reader, writer = await asyncio.open_unix_connection(setup.doors[Role.CONTROLLER])
+    reader, writer = await client.dial(setup.doors[Role.CONTROLLER])
     await reader.readexactly(12)
     writer.write(version)
     await ended(reader)

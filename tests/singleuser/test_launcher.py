@@ -51,7 +51,7 @@ class Instance:
         self.place, self.pid, self.path = place, pid, path
 
     def ask(
-        self, address: str, method: str = "GET", body: str | None = None, token: str = TOKEN
+        self, address: str, method: str = "GET", sent: str | None = None, token: str = TOKEN
     ) -> tuple[int, str, Any]:
         """Gives status, Location and body."""
         connection = http.client.HTTPConnection("localhost", timeout=60)
@@ -59,9 +59,11 @@ class Instance:
         connection.sock.settimeout(60)
         connection.sock.connect(str(self.path))
         headers = {"Authorization": f"token {token}"} if token else {}
-        connection.request(method, PREFIX + address, body, headers)
+        connection.request(method, PREFIX + address, sent, {**headers, "Connection": "close"})
         answer = connection.getresponse()
-        return answer.status, answer.headers.get("Location", ""), answer.read().decode()
+        body = answer.read().decode()
+        connection.close()
+        return answer.status, answer.headers.get("Location", ""), body
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +150,7 @@ def test_kernels_listen_on_no_port_and_nothing_secret_is_in_ps(instance: Instanc
     client.wait_for_ready(60)
     assert client.execute_interactive("6 * 7", timeout=60)["content"]["status"] == "ok"
     client.stop_channels()
+    client.context.destroy(linger=0)
     below = processes.descendants(instance.pid)
     for pid in (instance.pid, *below):
         assert TOKEN not in Path(f"/proc/{pid}/cmdline").read_text()

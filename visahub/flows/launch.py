@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
 
 from ..backends.base import Backend
 from ..model.account import Account
@@ -258,7 +257,9 @@ def _told(launch: Launch, error: Exception) -> Failed:
 async def _clean_up(start: _Start, error: VisahubError) -> None:
     """Ends what was begun, then says in the row what happened; what cannot be done now is left to `reconcile`."""
     launch = start.launch
-    row = await _own_row(start)
+    row: Instance | None = None
+    with suppress(Unavailable):
+        row = await ask(_own_row, start)
     is_gone_wanted = row is not None and row.want is Want.GONE
     state = start.state or (row.state if row else {})
     try:
@@ -269,34 +270,31 @@ async def _clean_up(start: _Start, error: VisahubError) -> None:
         if is_gone_wanted:
             return
     try:
-        await _record(start, error, is_deleted=is_gone_wanted)
+        await patiently(_record, start, error, is_gone_wanted)
     except VisahubError as problem:
         # Refused: somebody else has moved the row meanwhile. Unavailable: the next rounds come to the same end.
         log.info("%s: the end of a failed start was not recorded: %s", launch.instance_id, problem)
 
 
-async def _own_row(start: _Start) -> Instance | None:
+def _own_row(start: _Start) -> Instance | None:
     """Gives the row while it belongs to this start."""
-    try:
-        row = await patiently(start.store.instances.get, start.launch.instance_id)
-    except Unavailable:
-        return None
+    row = start.store.instances.get(start.launch.instance_id)
     return row if row is not None and row.attempt == start.launch.attempt else None
 
 
-async def _record(start: _Start, error: VisahubError, *, is_deleted: bool) -> None:
-    row = await _own_row(start)
+def _record(start: _Start, error: VisahubError, is_deleted: bool) -> None:
+    """Says in the row how the start ended; right when called twice. Raises Refused when somebody else has moved it."""
+    row = _own_row(start)
     if row is None:
         return
     move, now, attempt = start.store.instances.move, start.clock(), row.attempt
     if isinstance(error, Failed) and error.log:
-        await patiently(start.store.instances.note, row.id, error.log, now)
+        start.store.instances.note(row.id, error.log, now)
     if row.want is Want.ON:
         # Nothing is wanted of a failed start: its owner says so by starting it again.
-        failed: dict[str, Any] = {"sentence": error.sentence, "address": "", "want": Want.OFF}
-        await patiently(move, row.id, Phase.ERROR, now, attempt=attempt, **failed)
+        move(row.id, Phase.ERROR, now, attempt=attempt, sentence=error.sentence, address="", want=Want.OFF)
     elif row.want is Want.OFF:
-        await patiently(move, row.id, Phase.STOPPED, now, attempt=attempt, address="")
+        move(row.id, Phase.STOPPED, now, attempt=attempt, address="")
     elif is_deleted:
-        await patiently(move, row.id, Phase.DELETING, now, attempt=attempt, address="")
-        await patiently(move, row.id, Phase.GONE, now, attempt=attempt)
+        move(row.id, Phase.DELETING, now, attempt=attempt, address="")
+        move(row.id, Phase.GONE, now, attempt=attempt)

@@ -33,6 +33,12 @@ def new_instance_address(settings: dict[str, Any], choices: dict[str, list[str]]
     return f"{_href(settings)}new" + (f"?{query}" if query else "")
 
 
+def connect_address(settings: dict[str, Any], url: str) -> str:
+    """Gives where an instance reaches the portal, '' while it is not configured."""
+    service = settings.get("services", {}).get(SERVICE)
+    return f"{url.rstrip('/')}{service.prefix}" if service else ""
+
+
 def _href(settings: dict[str, Any]) -> str:
     service = settings.get("services", {}).get(SERVICE)
     return str(service.href) if service else ""

@@ -10,9 +10,10 @@ from jupyterhub import orm
 
 from ..backends.base import Backend
 from ..flows import reconcile
-from ..model.errors import Unavailable
+from ..model.errors import Refused, Unavailable
 from ..model.instance import Instance
 from ..model.offer import Offer
+from ..model.request import StartRequest
 from ..store.database import ask
 from .desk import Desk, now
 
@@ -54,7 +55,7 @@ class Round:
         done = 0
         for row in rows:
             user = self._handler.find_user(row.owner)
-            if user is None or (row.server_name in user.spawners and user.spawners[row.server_name].active):
+            if user is None or self._is_active(row.owner, row.server_name):
                 continue
             self._handler.lost[(row.owner, row.server_name)] = row
             try:
@@ -69,8 +70,16 @@ class Round:
         """Drops the Hub's records of servers that were never admitted, so that refused options do not stay."""
         global _strays
         rows = await ask(self._desk.parts.store.instances.live)
-        known = {(row.owner, row.server_name) for row in rows}
-        strays = {key for key in self._idle_records() if key not in known}
+        known = {(row.owner, row.server_name): row for row in rows}
+        strays = set()
+        for username, spawner in self._idle_records():
+            row = known.get((username, spawner.name))
+            if row is None:
+                strays.add((username, spawner.name))
+            elif not _is_readable(spawner.user_options):
+                # A PATCH stores whatever it is given.
+                spawner.user_options = row.request.as_options()
+                self._handler.db.commit()
         dropped = 0
         for username, server_name in strays & _strays:
             user = self._handler.find_user(username)
@@ -83,13 +92,15 @@ class Round:
         _strays = strays
         return dropped
 
-    def _idle_records(self) -> Iterable[tuple[str, str]]:
-        """Gives the named servers that the Hub knows and that do nothing, by user and name."""
-        query = self._handler.db.query(orm.User.name, orm.Spawner.name).join(orm.Spawner.user)
-        for username, name in query.filter(orm.Spawner.name != "", orm.Spawner.server_id.is_(None)):
-            user = self._handler.find_user(username)
-            if not (name in user.spawners and user.spawners[name].active):
-                yield username, name
+    def _idle_records(self) -> list[tuple[str, orm.Spawner]]:
+        """Gives the Hub's records of named servers that do nothing, with their users' names."""
+        query = self._handler.db.query(orm.User.name, orm.Spawner).join(orm.Spawner.user)
+        found = query.filter(orm.Spawner.name != "", orm.Spawner.server_id.is_(None)).all()
+        return [(username, spawner) for username, spawner in found if not self._is_active(username, spawner.name)]
+
+    def _is_active(self, username: str, server_name: str) -> bool:
+        user = self._handler.find_user(username)
+        return user is not None and server_name in user.spawners and user.spawners[server_name].active
 
     async def _save_offers(self) -> None:
         parts = self._desk.parts
@@ -123,3 +134,11 @@ class Round:
             for spawner in user.spawners.values():
                 if spawner.ready:
                     yield spawner.proxy_spec
+
+
+def _is_readable(options: object) -> bool:
+    try:
+        StartRequest.read(options)
+    except Refused:
+        return False
+    return True

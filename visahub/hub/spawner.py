@@ -19,6 +19,7 @@ from ..model.request import StartRequest
 from ..store.database import ask
 from . import form, handlers
 from .desk import Desk, now
+from .portal import connect_address
 from .refusals import spoken
 
 # Where a spawned server would get more than it needs: old names of the same token, and the Hub's own settings.
@@ -137,7 +138,9 @@ class VisaSpawner(Spawner):
 
     def get_env(self) -> dict[str, str]:
         """Gives all that an instance is told: nothing of the Hub's own environment."""
-        environ = super().get_env()
+        settings = self.desk.parts.settings
+        portal = connect_address(self.user.settings, settings.portal_connect_url or settings.portal_url)
+        environ = {**super().get_env(), "VISAHUB_PORTAL": portal}
         return {key: value for key, value in environ.items() if value and key not in _NOT_FOR_INSTANCES}
 
     async def poll(self) -> int | None:
@@ -195,6 +198,11 @@ class VisaSpawner(Spawner):
         if row is not None:
             self.attempt = row.attempt
             await self._end(end.delete)
+
+    async def rename(self, old_name: str, new_name: str) -> None:
+        """Refuses: the name is part of the address under which the instance runs and is remembered."""
+        sentence = "The address of an instance does not change. Give it another name on its page instead."
+        raise spoken(Refused(sentence, rule="rename", status=409), self.log)
 
     async def _end(self, flow: Any) -> None:
         row = await self._row()

@@ -1,0 +1,1 @@
+"""Figures as ratios to a peer in the same run: `make bench`. Never a timed test."""

@@ -1,0 +1,55 @@
+"""The wheel holds all that an installation without a checkout needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED = (
+    "static/visahub.css",
+    "static/desktop.js",
+    "samples/experiments.json",
+    "samples/make_data.py",
+    "templates/hub/login.html",
+    "templates/portal/new.html",
+    "templates/desktop/desktop.html",
+    "node_modules/htmx.org/dist/htmx.min.js",
+    "node_modules/@novnc/novnc/LICENSE.txt",
+    "node_modules/@novnc/novnc/core/rfb.js",
+    "node_modules/@novnc/novnc/core/decoders/tight.js",
+    "node_modules/@novnc/novnc/vendor/pako/lib/zlib/inflate.js",
+)
+PACKAGED = (
+    "visahub/store/migrations/env.py",
+    "visahub/store/migrations/versions/v0001_first_tables.py",
+    "visahub/singleuser/start.ipynb",
+    "visahub/singleuser/jupyter/jupyter_lab_config.json",
+)
+
+
+@pytest.mark.slow
+def test_the_wheel_is_complete(tmp_path: Path) -> None:
+    if not (ROOT / "share" / "node_modules").exists():
+        pytest.skip("htmx and noVNC are not installed: run `npm ci` in share/")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("visahub-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        shared = {name.split("/data/share/visahub/", 1)[1] for name in names if "/data/share/visahub/" in name}
+        assert set(SHARED) <= shared
+        assert set(PACKAGED) <= names
+        assert any(name.endswith("/data/etc/jupyter/jupyter_server_config.d/visahub.json") for name in names)
+        assert any(name.endswith("licenses/LICENSE") for name in names)
+        assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
+        wheels_copy = archive.read(next(name for name in names if name.endswith("novnc/core/rfb.js")))
+    installed = ROOT / "share" / "node_modules" / "@novnc" / "novnc" / "core" / "rfb.js"
+    assert wheels_copy == installed.read_bytes()
