@@ -4,8 +4,8 @@ are samples, and the logins are invented. For a facility's own Hub see docs/oper
 What it keeps lies in one folder, `VISAHUB_STATE`; it listens on 127.0.0.1, port `VISAHUB_PORT` (8000).
 """
 
-import json
 import hashlib
+import json
 import os
 import socket
 from pathlib import Path
@@ -17,17 +17,14 @@ from visahub.hub.authenticator import passwords
 c = get_config()  # noqa: F821 - JupyterHub provides it
 
 here = Path(__file__).resolve().parent
-if (here / "setup.cfg").exists():
-    default_state = here / ".demo"
-else:
-    default_state = Path.home() / ".local" / "share" / "visahub"
+is_checkout = (here / "setup.cfg").exists()
+default_state = here / ".demo" if is_checkout else Path.home() / ".local" / "share" / "visahub"
 state = Path(os.environ.setdefault("VISAHUB_STATE", str(default_state))).resolve()
 port = int(os.environ.setdefault("VISAHUB_PORT", "8000"))
 # The accounts pass through the folder to their data; what the Hub keeps there is closed to them.
 for folder, mode in ((state, 0o711), (state / "hub", 0o700)):
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(mode)
-
 
 
 def internal_ports(file: Path) -> list[int]:

@@ -133,6 +133,37 @@ async def test_a_start_that_was_killed_after_the_creation_is_adopted(world: Worl
     assert world.phase(admission) is Phase.READY
 
 
+async def test_what_is_listed_late_is_not_made_twice(world: World) -> None:
+    admission = world.admitted()
+    world.place.listing_lag = 2
+    world.place.kills.add("created")
+    with pytest.raises(Killed):
+        await launch.run(world.store, world.backend, world.launch(admission), world.clock)
+    world.backend = world.fresh_backend()
+    actions = []
+    for _ in range(3):
+        world.clock.forward(seconds=11)
+        report = await reconcile(world.store, {"fake": world.backend}, world.clock, grace_seconds=30)
+        actions += [action for _, action in report.done]
+    assert actions == [Action.ADOPT]
+    await launch.run(world.store, world.backend, world.launch(admission), world.clock)
+    assert list(world.place.resources) == ["r1"]
+
+
+async def test_what_a_lost_answer_made_unseen_is_stopped_once_it_is_listed(world: World) -> None:
+    first = world.admitted()
+    world.place.listing_lag, world.place.lost_answers = 2, 1
+    with pytest.raises(Unavailable):
+        await launch.run(world.store, world.backend, world.launch(first), world.clock)
+    assert len(world.place.live()) == 1
+    world.place.listing_lag = 0
+    second = await started(world)
+    for _ in range(3):
+        await round_(world)
+    assert [resource.attempt for resource in world.place.live()] == [second.instance.attempt]
+    assert world.phase(second) is Phase.READY
+
+
 async def test_what_ended_by_itself_is_told(world: World) -> None:
     admission = await started(world)
     world.place.vanish(admission.instance.attempt)

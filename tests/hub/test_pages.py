@@ -1,4 +1,4 @@
-"""The Hub's pages with the portal beside them, in a real browser: plain words, no serious finding of axe, both themes."""
+"""The Hub's pages with the portal beside them, in a real browser: plain words, no serious finding of axe."""
 
 from __future__ import annotations
 

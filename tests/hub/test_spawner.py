@@ -321,7 +321,7 @@ def test_progress_tells_the_steps(asking: Asking) -> None:
                     (asking.home() / "slow").unlink(missing_ok=True)
                 if event.get("ready"):
                     break
-    assert told[0] == "Preparing your account"
+    assert told[:2] == ["Server requested", "Preparing your account"]
     assert told[-1].startswith("Server ready")
 
 
@@ -349,10 +349,11 @@ def test_many_starts_at_once_keep_the_quota(asking: Asking) -> None:
     asking.token("alice")
     with ThreadPoolExecutor(12) as pool:
         jobs = [pool.submit(asking.start, new_instance_id(), choices()) for _ in range(12)]
-    codes = sorted(job.result().status_code for job in jobs)
-    assert sum(code in {201, 202} for code in codes) == 5, codes
-    assert sum(code == 409 for code in codes) == 7, codes
+    # 202: the Hub answers after a second, whether the start is admitted by then or not.
+    assert {job.result().status_code for job in jobs} <= {201, 202, 409}
+    wait_until(lambda: all(row.phase is Phase.READY for row in asking.store.instances.live()), "all are ready")
     assert len(asking.store.instances.live()) == 5
+    assert len({asking.store.instances.get(row.id).attempt for row in asking.store.instances.live()}) == 5
 
 
 def test_the_same_start_pressed_many_times_is_one(asking: Asking) -> None:

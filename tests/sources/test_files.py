@@ -169,7 +169,7 @@ def test_an_error_names_file_row_column_and_remedy(read: Read, changes: dict[str
 
 
 def test_an_id_is_used_once(read: Read) -> None:
-    with pytest.raises(Refused, match=r"entry 2, column 'id': it '11013662' is already in entry 1"):
+    with pytest.raises(Refused, match="entry 2, column 'id': it is the same as in entry 1"):
         read([ROW, ROW])
 
 

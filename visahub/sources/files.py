@@ -56,7 +56,7 @@ class FilesSource(Source):
         for number, row in self._rows():
             experiment = self._experiment(row, number)
             if experiment.id in seen:
-                raise self._wrong(number, "id", f"{experiment.id!r} is already in {self._place(seen[experiment.id])}")
+                raise self._wrong(number, "id", f"is the same as in {self._place(seen[experiment.id])}")
             seen[experiment.id] = number
             found.append(experiment)
         return found
