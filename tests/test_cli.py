@@ -89,8 +89,20 @@ def test_a_configuration_that_does_not_parse(case: Case) -> None:
         (
             "logins",
             "",
-            "c.JupyterHub.authenticator_class = 'visahub-Sample'; c.JupyterHub.bind_url = 'http://:80'",
+            "c.JupyterHub.authenticator_class = 'visahub-samples'; c.JupyterHub.bind_url = 'http://:80'",
             "127.0.0.1",
+        ),
+        (
+            "logins",
+            "",
+            "c.JupyterHub.authenticator_class = 'visahub-samples'; c.JupyterHub.ip = '0.0.0.0'",
+            "127.0.0.1",
+        ),
+        (
+            "catalogues",
+            "c.Visahub.sources = ['visahub.sources.files.FilesSource']; c.FilesSource.path = '/nowhere/e.json'",
+            "",
+            "/nowhere/e.json",
         ),
         ("restarts", "", "c.JupyterHub.cleanup_servers = True", "cleanup_servers = False"),
         ("templates of the hub", "", "c.JupyterHub.template_paths = ['/nowhere']", "/nowhere"),
@@ -101,6 +113,31 @@ def test_a_seeded_fault_is_found_with_its_remedy(case: Case, check: str, more: s
     finding = case.find(check)
     assert finding.grade is Grade.PROBLEM, finding
     assert remedy in finding.sentence
+
+
+@pytest.mark.parametrize(
+    ("ours", "hubs"),
+    [
+        ("sqlite:////x/a.sqlite", "/x/a.sqlite"),
+        ("sqlite:////x/a.sqlite", "sqlite:////x/../x/a.sqlite?timeout=5"),
+        ("postgresql+psycopg://visahub@db/hub", "postgresql://hub:secret@db:5432/hub"),
+    ],
+)
+def test_one_database_under_two_names(case: Case, ours: str, hubs: str) -> None:
+    case.write(f"c.Visahub.database_url = {ours!r}", f"c.JupyterHub.db_url = {hubs!r}")
+    assert case.find("database of its own").grade is Grade.PROBLEM
+
+
+def test_a_proxy_of_its_own_is_not_looked_for(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    case.write("c.ConfigurableHTTPProxy.should_start = False")
+    assert case.find("node").grade is Grade.SKIPPED
+    assert case.find("proxy").grade is Grade.SKIPPED
+
+
+def test_a_host_elsewhere_is_not_a_taken_port(case: Case) -> None:
+    case.write("c.Visahub.portal_url = 'http://portal.invalid:8090'")
+    assert case.find("ports").grade is Grade.OK
 
 
 def test_missing_tables(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ def main() -> int:
     root = Path(__file__).parents[1]
     state = Path(os.environ.get("VISAHUB_STATE") or root / ".demo").resolve()
     port = int(os.environ.get("VISAHUB_PORT", "8000"))
-    environ = os.environ | {"VISAHUB_STATE": str(state), "VISAHUB_PORT": str(port)}
+    # The Node beside our Python is new enough for the proxy; the machine's may not be.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    environ = os.environ | {"VISAHUB_STATE": str(state), "VISAHUB_PORT": str(port), "PATH": path}
     if _is_taken(port):
         print(
             f"Port {port} is taken by another program. Stop that one, or choose another: "

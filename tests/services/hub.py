@@ -220,6 +220,11 @@ class RunningHub:
         except httpx.HTTPError:
             return False
 
+    def is_settled(self) -> bool:
+        """Tells whether the last start of the Hub is complete, with its services."""
+        log = self.log.read_text(errors="replace")
+        return log.count("JupyterHub is now running") == log.count("Running JupyterHub version")
+
     def has_portal(self) -> bool:
         """Tells whether the portal answers through the proxy."""
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_unix_socket
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
 
@@ -48,7 +49,7 @@ def server() -> Server:
 
 
 @pytest.fixture
-async def portal() -> Iterator[str]:  # type: ignore[misc]
+async def portal() -> AsyncIterator[str]:
     received.clear()
     made = HTTPServer(Application([(r"/services/visahub/api/instances/([^/]+)/activity", Portal)]))
     sock, port = bind_unused_port()
@@ -68,8 +69,6 @@ async def test_use_is_told_with_the_owners_token(tmp_path: Path, server: Server,
     gate = Gate(lambda: None)
     gate.last_input = 1_800_000_000.5
     pages = HTTPServer(application(Display(found, environ), gate))
-    from tornado.netutil import bind_unix_socket
-
     pages.add_socket(bind_unix_socket(str(found.pages)))
     with runtime.held(found):
         await activity.Reporter(server, logging.getLogger(), environ).report()

@@ -8,7 +8,7 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,10 +30,25 @@ def lab(place: Place) -> Iterator[Lab]:
         yield made
 
 
+opened: list[WebSocketClientConnection] = []
+
+
+@pytest.fixture(autouse=True)
+async def hung_up() -> AsyncIterator[None]:
+    """Ends the connections of each test."""
+    yield
+    for connection in opened:
+        connection.close()
+    opened.clear()
+    await asyncio.sleep(0.3)
+
+
 async def open_socket(lab: Lab, **headers: str) -> WebSocketClientConnection:
     address = lab.address.replace("http", "ws") + "/visahub/desktop/socket"
     given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return await websocket_connect(HTTPRequest(address, headers=given, request_timeout=60))
+    connection = await websocket_connect(HTTPRequest(address, headers=given, request_timeout=60))
+    opened.append(connection)
+    return connection
 
 
 async def shake_hands(connection: WebSocketClientConnection) -> bytes:
@@ -66,7 +81,7 @@ async def test_a_page_of_another_origin_is_refused(lab: Lab) -> None:
     with pytest.raises(HTTPClientError) as error:
         await open_socket(lab, Cookie=cookie, Origin="https://evil.example")
     assert error.value.code == 403
-    (await open_socket(lab, Cookie=cookie, Origin=lab.address)).close()
+    await open_socket(lab, Cookie=cookie, Origin=lab.address)
 
 
 async def login_cookie(lab: Lab) -> str:

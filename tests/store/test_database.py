@@ -237,6 +237,15 @@ def test_a_server_that_was_away_is_used_again(postgres: Postgres, how: signal.Si
     store.close()
 
 
+def test_a_server_that_was_restarted_is_not_noticed(postgres: Postgres) -> None:
+    store = Store(postgres.clean())
+    bob = store.accounts.enter(BOB, uid_min=20000)
+    postgres.cluster.stop()
+    postgres.cluster.start()
+    assert store.accounts.all() == [bob]
+    store.close()
+
+
 def test_a_connection_that_breaks_within_a_change_leaves_nothing(postgres: Postgres) -> None:
     store = Store(postgres.clean())
     bob = store.accounts.enter(BOB, uid_min=20000)

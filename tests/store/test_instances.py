@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from sqlalchemy import text
 
 from visahub.model.account import Account
 from visahub.model.errors import Refused
@@ -200,6 +202,18 @@ def test_two_moves_at_once_happen_one_after_the_other(
     row, events = store.instances.get(started.id), store.instances.events(started.id)
     assert row is not None and replay(events) is row.phase
     assert [event.id for event in events] == list(range(events[0].id, events[0].id + len(events)))
+
+
+def test_a_change_waits_for_the_one_before_it(store: Store, other: Store, started: Instance, clock: Clock) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with store.database.write() as connection:
+            connection.execute(text("UPDATE instances SET phase = 'stopped'"))
+            late = pool.submit(_try_move, other, started.id, Phase.READY, clock())
+            time.sleep(0.2)
+            assert not late.done()
+        assert late.result() == "move"
+    row = store.instances.get(started.id)
+    assert row is not None and row.phase is Phase.STOPPED
 
 
 def _try_move(store: Store, instance_id: str, phase: Phase, now: datetime) -> str:

@@ -89,7 +89,7 @@ def _all_pages(store: Store, search: Search, account: Account) -> Iterator[Exper
         yield from store.experiments.search(replace(search, page=page), account, TODAY).experiments
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(found=EXPERIMENTS, account=ACCOUNTS, search=SEARCHES)
 def test_sql_and_the_model_say_the_same(
     store: Store, found: list[Experiment], account: Account, search: Search

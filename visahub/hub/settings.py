@@ -109,7 +109,8 @@ def _portal(settings: build.Visahub) -> dict[str, Any]:
         return {**service, "api_token": token}
     command = [sys.executable, "-m", "visahub.cli", "portal", "--config", str(_config_file())]
     kept = {name: value for name, value in os.environ.items() if name.startswith("VISAHUB_")}
-    return {**service, "command": command, "environment": kept, "cwd": os.getcwd()}
+    # A Hub ends when a service of its own does not come up; on a busy machine that may take longer than 30 s.
+    return {**service, "command": command, "environment": kept, "cwd": os.getcwd(), "timeout": 90}
 
 
 def _config_file() -> Path:
@@ -135,7 +136,17 @@ def _is_hub() -> bool:
 def _prepare(c: Config) -> None:
     """Stops a Hub with wrong settings, and brings a database in a file up to date before anything uses it."""
     parts = build.parts(c)
+    _make_private(str(c.JupyterHub.get("db_url", "sqlite:///jupyterhub.sqlite")))
     if parts.settings.database_url.startswith("sqlite:///"):
         parts.store.upgrade()
     else:
         parts.store.check()
+
+
+def _make_private(db_url: str) -> None:
+    """Lets nobody else read the Hub's own database: it holds the tokens of running instances."""
+    if db_url.startswith("sqlite:///"):
+        path = Path(db_url.removeprefix("sqlite:///"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        path.chmod(0o600)

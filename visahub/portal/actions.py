@@ -46,10 +46,7 @@ async def stop(portal: Portal, account: Account, token: str, instance: Instance)
     """Stops an instance, or cancels its start; tells whether it has stopped already. Its files are kept."""
     if not instance.may_stop:
         return instance.phase in {Phase.STOPPED, Phase.ERROR}
-    has_stopped = await portal.hub.stop(token, account.username, instance.server_name)
-    if has_stopped and instance.phase is Phase.ERROR:
-        return True
-    return has_stopped
+    return await portal.hub.stop(token, account.username, instance.server_name)
 
 
 async def restart(portal: Portal, account: Account, token: str, instance: Instance) -> Instance:

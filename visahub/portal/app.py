@@ -25,7 +25,7 @@ from traitlets.config import Config
 from .. import build
 from . import api, choosing, events, experiments, health, instances, progress, words
 from .auth import Callback, PortalAuth
-from .base import HEADERS, Handler, NotFound, Portal, utc_now
+from .base import HEADERS, NotFound, Portal, utc_now
 from .clock import Clock
 from .hubapi import HubApi
 
@@ -210,6 +210,3 @@ def main(config: Config) -> None:
         die_with_the_hub()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")
     asyncio.run(serve(config))
-
-
-__all__ = ["Handler", "main", "make_app", "make_jinja", "serve"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError
 
 from ..model.errors import Refused, Unavailable
 from ..model.instance import Instance
@@ -31,11 +31,6 @@ class PortalAuth(HubOAuth):
         if model is None and cache_key is not None:
             self.cache.pop(cache_key, None)
         return model
-
-
-def token_of(auth: HubOAuth, handler: RequestHandler) -> str:
-    """Gives the Hub token of a request: from its header, else from its session."""
-    return str(auth.get_token(handler) or "")
 
 
 def check_is_instance(model: dict[str, Any], instance: Instance | None) -> Instance:

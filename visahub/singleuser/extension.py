@@ -90,14 +90,19 @@ class DesktopSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
         """Starts the desktop if needed and opens the gate; tornado reads no message before this is done."""
         super().open(*args, **kwargs)
         try:
-            found = runtime.find(os.environ)
-            await asyncio.to_thread(runtime.ensure, found, os.environ)
-            self._reader, self._writer = await asyncio.open_unix_connection(found.gate, limit=_CHUNK)
+            self._reader, self._writer = await self._gate()
         except (VisahubError, OSError) as error:
             self.log.error("The desktop could not be reached: %s", error)
             self.close(_NO_DESKTOP, "The desktop could not be started.")
             return
         self._task = asyncio.create_task(self._to_browser())
+
+    async def _gate(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        found = runtime.find(os.environ)
+        with contextlib.suppress(OSError):
+            return await asyncio.open_unix_connection(found.gate, limit=_CHUNK)
+        await asyncio.to_thread(runtime.ensure, found, os.environ)
+        return await asyncio.open_unix_connection(found.gate, limit=_CHUNK)
 
     async def on_message(self, message: str | bytes) -> None:
         """Passes on what the browser sends; the next message is read when this one has gone."""
