@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -72,6 +73,9 @@ class Lab:
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
                 return bytes(response.read())
+        except urllib.error.HTTPError as error:
+            error.close()
+            return None
         except OSError:
             return None
 

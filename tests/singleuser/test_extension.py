@@ -8,11 +8,13 @@ import json
 import os
 import struct
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from visahub.singleuser import runtime
@@ -85,8 +87,6 @@ async def test_a_page_of_another_origin_is_refused(lab: Lab) -> None:
 
 
 async def login_cookie(lab: Lab) -> str:
-    from tornado.httpclient import AsyncHTTPClient
-
     response = await AsyncHTTPClient().fetch(f"{lab.address}/api/status?token={TOKEN}")
     return "; ".join(value.split(";")[0] for value in response.headers.get_list("Set-Cookie"))
 
@@ -187,8 +187,6 @@ def test_a_desktop_that_was_ended_is_started_again(lab: Lab) -> None:
 
 
 def test_the_keyboard_is_changed_from_our_page_only(lab: Lab) -> None:
-    import urllib.error
-    import urllib.request
 
     assert lab.get("/desktop/status")
     body = json.dumps({"layout": "de"}).encode()
@@ -197,6 +195,7 @@ def test_the_keyboard_is_changed_from_our_page_only(lab: Lab) -> None:
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(request, timeout=30)
     assert error.value.code == 403
+    error.value.close()
     wait_for(lambda: b'"running"' in (lab.get("/desktop/status") or b""), 30)
     request = urllib.request.Request(
         lab.address + "/desktop/keyboard", data=body, headers={**headers, "X-Visahub": "1"}
@@ -209,10 +208,10 @@ def test_the_keyboard_is_changed_from_our_page_only(lab: Lab) -> None:
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(request, timeout=30)
     assert error.value.code == 422
+    error.value.close()
 
 
 def test_the_page_has_a_strict_policy_and_no_script_in_it(lab: Lab) -> None:
-    import urllib.request
 
     request = urllib.request.Request(lab.address + "/desktop/", headers={"Authorization": f"token {TOKEN}"})
     with urllib.request.urlopen(request, timeout=60) as response:
