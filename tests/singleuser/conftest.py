@@ -156,6 +156,14 @@ def started(place: Place) -> Iterator[None]:
         process.wait(30)
 
 
+def words_of(pid: int) -> list[str]:
+    """Gives the command line of a process, [""] when it has just ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return [""]
+
+
 def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Waits until something holds."""
     deadline = time.monotonic() + seconds

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from visahub.singleuser import processes, runtime
 
-from .conftest import CHECKOUT, Place, wait_for
+from .conftest import CHECKOUT, Place, wait_for, words_of
 from .lab import TOKEN, Lab, running
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
@@ -75,7 +75,7 @@ def on_display(lab: Lab) -> dict[str, str]:
     daemon = runtime.running(lab.place.runtime)
     assert daemon
     for pid in processes.descendants(daemon):
-        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        words = words_of(pid)
         if words[0] == "Xvnc":
             return {"DISPLAY": words[1], "XAUTHORITY": str(lab.place.runtime.cookie)}
     raise AssertionError("no Xvnc")

@@ -17,7 +17,7 @@ from visahub.singleuser import privacy, processes, runtime
 from visahub.singleuser.rfb import DESKTOP_NAME, EXTENDED_DESKTOP_SIZE
 
 from . import rfb_client as client
-from .conftest import Place, as_user, wait_for
+from .conftest import Place, as_user, wait_for, words_of
 
 pytestmark = pytest.mark.services
 
@@ -40,7 +40,7 @@ def xvnc(desktop: Place) -> tuple[int, list[str]]:
     daemon = runtime.running(desktop.runtime)
     assert daemon
     for pid in processes.descendants(daemon):
-        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        words = words_of(pid)
         if words[0] == "Xvnc":
             return pid, words
     raise AssertionError("no Xvnc")
@@ -137,9 +137,7 @@ async def test_the_display_comes_back_after_its_end(own_desktop: Place) -> None:
 def test_everything_ends_with_the_daemon(own_desktop: Place) -> None:
     daemon = runtime.running(own_desktop.runtime)
     assert daemon
-    wait_for(
-        lambda: any(b"xfwm4" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes.descendants(daemon))
-    )
+    wait_for(lambda: any("xfwm4" in words_of(pid)[0] for pid in processes.descendants(daemon)))
     below = processes.descendants(daemon)
     number = xvnc(own_desktop)[1][1][1:]
     assert own_desktop.run(sys.executable, "-m", "visahub.singleuser.desktop", "stop").returncode == 0

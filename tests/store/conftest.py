@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from tests.services.postgres import Cluster, why_not
 from visahub.model.account import Account, Identity
@@ -23,12 +24,14 @@ class Postgres:
 
     cluster: Cluster
     migrated: str
+    revision: str
 
     def clean(self) -> str:
         """Empties all tables, which is quicker than a copy of the database, and gives its address."""
         names = ", ".join(f'"{table.name}"' for table in metadata.sorted_tables)
         with psycopg.connect(self.cluster.address(self.migrated), autocommit=True) as connection:
             connection.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE")
+            connection.execute("UPDATE alembic_version SET version_num = %s", [self.revision])
         return self.cluster.url(self.migrated)
 
 
@@ -41,8 +44,10 @@ def postgres() -> Iterator[Postgres]:
         migrated = cluster.database()
         store = Store(cluster.url(migrated))
         store.upgrade()
+        with store.database.read() as connection:
+            revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
         store.close()
-        yield Postgres(cluster, migrated)
+        yield Postgres(cluster, migrated, revision)
 
 
 @pytest.fixture(scope="session")

@@ -119,7 +119,7 @@ class Life(RuleBasedStateMachine):
 def _run(make_url: Callable[[], str], examples: int) -> None:
     machine = type("LifeHere", (Life,), {"make_url": staticmethod(make_url)})
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=checks),
     )

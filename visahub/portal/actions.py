@@ -43,9 +43,13 @@ async def start(portal: Portal, account: Account, token: str, server_name: str, 
 
 
 async def stop(portal: Portal, account: Account, token: str, instance: Instance) -> bool:
-    """Stops an instance, or cancels its start; tells whether it has stopped already. Its files are kept."""
+    """Stops an instance, or cancels its start; tells whether it has stopped already. Its files are kept.
+
+    The wish is written first: a Hub that is away or has lost its record finds it at the next round.
+    """
     if not instance.may_stop:
         return instance.phase in {Phase.STOPPED, Phase.ERROR}
+    await ask(portal.store.instances.wish, instance.id, Want.OFF, portal.now())
     return await portal.hub.stop(token, account.username, instance.server_name)
 
 
