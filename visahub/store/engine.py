@@ -19,7 +19,8 @@ from sqlalchemy.pool import QueuePool
 from ..model.errors import Unavailable
 from .asking import AWAY, UNSURE, current_call
 
-BUSY_MILLISECONDS = 800
+# `ask` gives up after a second, and the Hub shows a start's refusal only within its first second.
+BUSY_MILLISECONDS = 500
 # Somebody who upgrades waits for whoever upgrades already.
 _UPGRADE_MILLISECONDS = 30_000
 # Numbers of PostgreSQL's advisory locks: no two uses may share one.

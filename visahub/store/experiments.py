@@ -8,14 +8,14 @@ from dataclasses import dataclass, fields
 from datetime import date, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, false, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exists, false, func, insert, select, update
 
 from ..model.account import Account
 from ..model.errors import Refused
 from ..model.experiment import Experiment, Member, Search, SearchPage, TeamRole
 from .engine import Database
 from .search import bare_doi, questions, readable, words_of
-from .tables import experiments, members
+from .tables import experiments, instruments, members
 
 T = TypeVar("T")
 
@@ -60,6 +60,7 @@ class Experiments:
             changed = [one for one in wanted.values() if one.id in kept and kept[one.id] != marks[one.id]]
             changed += [one for one in new if one.id in taken_over]
             gone = [row.id for row in rows if row.id not in wanted and not row.withdrawn]
+            _add_instruments(connection, {one.instrument for one in (*added, *changed)})
             _write(connection, source, added, changed, marks, now)
             for some in _chunks(gone):
                 values = {"withdrawn": True, "mark": "", "changed": now}
@@ -102,14 +103,22 @@ class Experiments:
     def instruments(self, account: Account, today: date) -> list[str]:
         """Gives the instruments of all that the account may read, by name."""
         with self._database.read() as connection:
-            question = select(experiments.c.instrument).where(readable(account, today)).distinct()
-            return sorted(name for name in connection.scalars(question) if name)
+            # For each of the few instruments one readable experiment is looked for, not all of them.
+            any_readable = exists().where(experiments.c.instrument == instruments.c.name, readable(account, today))
+            question = select(instruments.c.name).where(instruments.c.name != "", any_readable)
+            return sorted(connection.scalars(question))
 
     def count(self) -> int:
         """Gives the number of experiments that are not withdrawn."""
         with self._database.read() as connection:
             question = select(func.count()).select_from(experiments).where(experiments.c.withdrawn == false())
             return connection.scalar(question) or 0
+
+
+def _add_instruments(connection: Connection, names: set[str]) -> None:
+    new = names - set(connection.scalars(select(instruments.c.name)))
+    if new:
+        connection.execute(insert(instruments), [{"name": name} for name in sorted(new)])
 
 
 def _by_id(source: str, found: Iterable[Experiment]) -> dict[str, Experiment]:

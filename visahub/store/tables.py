@@ -127,6 +127,9 @@ def _partial(name: str, *columns: str) -> Index:
     return Index(name, *columns, sqlite_where=text("withdrawn = 0"), postgresql_where=text("NOT withdrawn"))
 
 
+# Every name that an experiment has or once had.
+instruments = Table("instruments", metadata, Column("name", Words, primary_key=True))
+
 experiments = Table(
     "experiments",
     metadata,

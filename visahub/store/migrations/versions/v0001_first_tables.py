@@ -35,6 +35,11 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_table(
+        "instruments",
+        sa.Column("name", _WORDS, nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_instruments")),
+    )
+    op.create_table(
         "experiments",
         sa.Column("id", _WORDS, nullable=False),
         sa.Column("source", _WORDS, nullable=False),
