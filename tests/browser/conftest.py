@@ -61,8 +61,11 @@ def context(browser: Browser, demo: Demo) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
+def page(context: BrowserContext, request: pytest.FixtureRequest) -> Iterator[Page]:
+    opened = context.new_page()
+    yield opened
+    # What was on the screen at the end, for whoever wonders why a test failed.
+    picture(opened, f"end-of-{request.node.name}", full=False)
 
 
 def sign_in(page: Page, demo: Demo, name: str) -> None:

@@ -6,12 +6,12 @@ import re
 import time
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import picture, sign_in
 from tests.services.demo import Demo
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 def choose_p700002(page: Page) -> None:
@@ -29,13 +29,13 @@ def choose_p700002(page: Page) -> None:
 
 def test_from_login_to_desktop_and_back(page: Page, demo: Demo) -> None:
     page.goto("/")
-    picture(page, "login")
+    picture(page, "demo-login")
     sign_in(page, demo, "alice")
     expect(page.get_by_text("You have no instance yet")).to_be_visible()
-    picture(page, "instances-empty")
+    picture(page, "demo-instances-empty")
 
     choose_p700002(page)
-    picture(page, "spawn")
+    picture(page, "demo-spawn")
     page.get_by_role("radio", name=re.compile("^Data analysis")).check()
     page.get_by_role("radio", name=re.compile("^Small")).check()
     expect(page.get_by_role("radio", name=re.compile("^Large"))).to_be_disabled()
@@ -48,9 +48,9 @@ def test_from_login_to_desktop_and_back(page: Page, demo: Demo) -> None:
     page.wait_for_url(re.compile(r"/user/alice/i[a-z0-9]+/lab"), timeout=90_000)
     lab_is_ready(page)
     run_first_cell(page)
-    picture(page, "lab-notebook", full=False)
+    picture(page, "demo-lab-notebook", full=False)
     open_desktop_tab(page)
-    picture(page, "lab-desktop", full=False)
+    picture(page, "demo-lab-desktop", full=False)
 
     server = re.search(r"/user/alice/(i[a-z0-9]+)/", page.url)
     assert server is not None
@@ -82,7 +82,23 @@ def open_desktop_tab(page: Page) -> None:
     page.locator(".jp-LauncherCard", has_text="Desktop").click()
     frame = page.frame_locator("iframe[src*='desktop']")
     expect(frame.locator("canvas")).to_be_visible(timeout=60_000)
+    drag_beside(page, page.locator(".lm-TabBar-tab", has_text="Desktop").last)
+    expect(page.locator(".jp-NotebookPanel").first).to_be_visible()
+    expect(frame.locator("canvas")).to_be_visible()
     time.sleep(4)  # XFCE paints its panel; the picture is for people, nothing is asserted on it
+
+
+def drag_beside(page: Page, tab: Locator) -> None:
+    """Drags a tab to the right edge of the window, where it gets half of it."""
+    box = tab.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 40, box["y"] + 10)
+    page.mouse.down()
+    # Up and out of the bar first: over the desktop's frame a drag that has not begun yet would be the frame's.
+    page.mouse.move(box["x"] + 60, box["y"] - 30, steps=8)
+    page.mouse.move(900, 400, steps=12)
+    page.mouse.move(1200, 450, steps=12)
+    page.mouse.up()
 
 
 def desktop_types_into_a_file(page: Page, demo: Demo, name: str) -> None:
@@ -102,7 +118,7 @@ def desktop_types_into_a_file(page: Page, demo: Demo, name: str) -> None:
         time.sleep(6)
         page.keyboard.type("echo typed-on-the-desktop > typed.txt\n", delay=40)
         time.sleep(2)
-    picture(page, "desktop-terminal", full=False)
+    picture(page, "demo-desktop-terminal", full=False)
     assert typed.read_text() == "typed-on-the-desktop\n"
 
 
@@ -110,19 +126,19 @@ def stop_start_delete(page: Page, name: str) -> None:
     page.goto("/services/visahub/")
     here = page.locator("article.vh-instance", has_text="main-job")
     expect(here.get_by_role("link", name="JupyterLab")).to_be_visible()
-    picture(page, "instances")
+    picture(page, "demo-instances")
     here.get_by_label("More for main-job").click()
     here.get_by_role("button", name="Stop").click()
     here = page.locator("article.vh-instance", has_text="main-job")
     expect(here.get_by_role("button", name="Start")).to_be_visible(timeout=60_000)
-    picture(page, "instances-stopped")
+    picture(page, "demo-instances-stopped")
     here.get_by_role("button", name="Start").click()
     page.wait_for_url(re.compile(rf"/user/alice/{name}/lab"), timeout=90_000)
     page.goto("/services/visahub/")
     here = page.locator("article.vh-instance", has_text="main-job")
     here.get_by_label("More for main-job").click()
     here.get_by_role("link", name=re.compile("Delete")).click()
-    picture(page, "delete", full=False)
+    picture(page, "demo-delete", full=False)
     page.get_by_role("button", name="Delete main-job").click()
     expect(page.locator("article.vh-instance", has_text="main-job")).to_have_count(0, timeout=60_000)
 
@@ -134,7 +150,7 @@ def test_a_deep_link_chooses_and_starts_nothing(page: Page, demo: Demo) -> None:
     expect(page.get_by_text(re.compile("nowhere"))).to_be_visible()
     expect(page.get_by_role("radio", name=re.compile("^Notebooks only"))).to_be_checked()
     expect(page.get_by_role("radio", name=re.compile("^Medium"))).to_be_checked()
-    picture(page, "spawn-deep-link")
+    picture(page, "demo-spawn-deep-link")
     page.goto("/hub/spawn/bob/stolen?opt-experiments=p700001&opt-environment=notebooks&opt-hardware=small")
     page.goto("/services/visahub/")
     expect(page.get_by_text("You have no instance yet")).to_be_visible()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pwd
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -37,12 +39,16 @@ class Demo:
     def __init__(self, state: Path, *, environ: dict[str, str] | None = None) -> None:
         self.state = state
         self.port = free_port()
+        self._known: set[str] = set()
         self.address = f"http://127.0.0.1:{self.port}"
         self.log = state / "demo.log"
         self._environ = environ or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Demo:
+        # One at a time on a machine: all demonstrations share the sample accounts' Unix accounts.
+        self._turn = open(Path(tempfile.gettempdir()) / "visahub-demo-test.lock", "w")
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
         self._known = _sample_accounts()
         self.start()
         return self
@@ -54,10 +60,12 @@ class Demo:
         for name in _sample_accounts() - self._known:
             # Only what this demonstration made is taken away again.
             subprocess.run(["/usr/sbin/userdel", "--remove", name], check=True, capture_output=True)
+        self._turn.close()
 
     def start(self, *, seconds: float = 120) -> None:
         """Starts the demo and returns when the Hub and the portal answer; shows the log when they do not."""
         environ = os.environ | {"VISAHUB_STATE": str(self.state), "VISAHUB_PORT": str(self.port)} | self._environ
+        said = len(self.log.read_text()) if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "visahub.cli", "demo"],
@@ -74,10 +82,11 @@ class Demo:
                 break
             try:
                 with urlopen(f"{self.address}/services/visahub/health", timeout=2) as answer:
-                    if answer.status == 200:
+                    if answer.status == 200 and "visahub is ready" in self.log.read_text()[said:]:
                         return
             except OSError:
-                time.sleep(0.2)
+                pass
+            time.sleep(0.2)
         tail = self.log.read_text(errors="replace")[-6000:]
         self.end()
         raise RuntimeError(f"The demo did not come up:\n{tail}")

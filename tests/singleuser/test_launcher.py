@@ -200,3 +200,13 @@ def test_node_is_left_out_while_importing_only(tmp_path: Path) -> None:
     (has / "node").touch(0o755)
     assert launcher._without_node(f"{has}{os.pathsep}{lacks}{os.pathsep}") == str(lacks)
     assert launcher._without_node(str(has)) == "/nonexistent"
+
+
+def test_every_instance_has_a_workspace_of_its_own(tmp_path: Path) -> None:
+    # JupyterLab keeps open tabs by their whole address, and would open another instance's desktop again.
+    environ = {"VISAHUB_INSTANCE": "i1"}
+    launcher.prepare(environ, tmp_path)
+    other = {"VISAHUB_INSTANCE": "i2"}
+    launcher.prepare(other, tmp_path)
+    assert environ["JUPYTERLAB_WORKSPACES_DIR"] != other["JUPYTERLAB_WORKSPACES_DIR"]
+    assert environ["JUPYTERLAB_WORKSPACES_DIR"].startswith(str(tmp_path))

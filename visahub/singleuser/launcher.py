@@ -39,6 +39,10 @@ def prepare(environ: os._Environ[str] | dict[str, str], home: Path) -> None:
     environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
         part for part in (str(CONFIG), environ.get("JUPYTER_CONFIG_PATH", "")) if part
     )
+    # A workspace remembers open tabs with their whole address: one instance's desktop is not another's.
+    if environ.get("VISAHUB_INSTANCE") and "JUPYTERLAB_WORKSPACES_DIR" not in environ:
+        folder = home / ".local" / "share" / "visahub" / "workspaces" / environ["VISAHUB_INSTANCE"]
+        environ["JUPYTERLAB_WORKSPACES_DIR"] = str(folder)
     # Kernel connections belong beside the other sockets, not on a network file system.
     if environ.get("VISAHUB_RUNTIME") and "JUPYTER_RUNTIME_DIR" not in environ:
         runtime = os.path.join(environ["VISAHUB_RUNTIME"], "jupyter")
