@@ -11,6 +11,18 @@ import pytest
 _ACCEPTED = ("not this machine's",)
 
 
+# Rooms whose tests start servers, whatever their own marks say: `make check` leaves them out.
+_WITH_SERVERS = ("tests/portal/", "tests/hub/", "tests/backends/test_local", "tests/binder/", "tests/browser/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(_WITH_SERVERS) or "[postgres" in item.nodeid or "postgres]" in item.nodeid:
+            item.add_marker(pytest.mark.services)
+        if "test_reconcile_machine" in item.nodeid:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     outcome = yield
