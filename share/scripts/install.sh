@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what is missing for the demonstration or the tests: `install.sh demo` or `install.sh test`.
-# System packages come by apt when this is root or may use sudo without a password; else a sentence says what is missing.
+# System packages come by apt when this is root or may use sudo; else a sentence says what is missing.
 # Everything else goes into .venv and share/node_modules of this checkout. A second run finds all in place at once.
 set -euo pipefail
 what=${1:-demo}
@@ -25,10 +25,16 @@ fi
 if [ ${#missing[@]} -gt 0 ]; then
   sudo=
   if [ "$(id -u)" != 0 ]; then
-    if sudo -n true 2>/dev/null; then sudo="sudo -n"; else sudo=no; fi
+    if sudo -n true 2>/dev/null; then
+      sudo="sudo -n"
+    elif [ -t 0 ] && command -v sudo >/dev/null && say "${#missing[@]} packages of the system are missing." && sudo -v; then
+      sudo=sudo
+    else
+      sudo=no
+    fi
   fi
   if [ "$sudo" = no ]; then
-    say "Skipped, since this is not root and sudo asks for a password: ${missing[*]}"
+    say "Skipped, since this is not root and may not use sudo: ${missing[*]}"
     say "To have them: sudo apt-get install ${missing[*]}"
   elif command -v apt-get >/dev/null; then
     say "Installing ${#missing[@]} packages of the system ..."

@@ -12,6 +12,7 @@ socket in its place, which Hub and proxy would follow with their own rights. Use
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import secrets
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,6 +36,8 @@ _SOCKET = "s"
 _LONGEST_SOCKET = 99
 _TAIL_LINES = 200
 _TAIL_BYTES = 64_000
+_REMOVALS = 50
+_REMOVAL_PAUSE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +155,23 @@ class Run:
             return ""
 
     def remove(self) -> None:
-        """Removes the directory; what the account has put into it is not followed (rmtree works by descriptors)."""
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.path)
+        """Removes the directory; what the account has put into it is not followed (rmtree works by descriptors).
+
+        A start that is being ended may still put something in, or take something away: then it is tried again.
+        """
+        for _ in range(_REMOVALS - 1):
+            try:
+                shutil.rmtree(self.path)
+            except FileNotFoundError:
+                if not os.path.lexists(self.path):
+                    return
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+            else:
+                return
+            time.sleep(_REMOVAL_PAUSE_SECONDS)
+        shutil.rmtree(self.path)
 
 
 class Runs:
