@@ -15,12 +15,12 @@ demo: ## Start a Hub with everything embedded on this machine, with sample accou
 
 test: ## Install what is missing and run all tests, real servers included
 	@here="$(HERE)" && cd "$$here" && share/scripts/install.sh test && mkdir -p build && \
-	  .venv/bin/python -m pytest -n 2 --dist loadgroup -rs $(JUNIT) $(ARGS)
+	  .venv/bin/python -m pytest -n 2 --dist loadfile -rs $(JUNIT) $(ARGS)
 
 check: ## Lint, types and the tests that need no server
 	@here="$(HERE)" && cd "$$here" && share/scripts/install.sh test && \
 	  .venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && \
-	  .venv/bin/python -m pytest -n 2 --dist loadgroup -q -m "not services and not browser and not slow" $(ARGS)
+	  .venv/bin/python -m pytest -n 2 -q -m "not services and not browser and not slow" $(ARGS)
 
 bench: ## Print the table of ratios
 	@here="$(HERE)" && cd "$$here" && share/scripts/install.sh test && mkdir -p build && \

@@ -15,14 +15,8 @@ _ACCEPTED = ("not this machine's",)
 _WITH_SERVERS = ("tests/portal/", "tests/hub/", "tests/backends/test_local", "tests/binder/", "tests/browser/")
 
 
-# Tests that look at all processes or accounts of the machine run after each other, on one worker.
-_TOGETHER = ("tests/backends/", "tests/browser/", "tests/test_demo.py")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("machine" if file.startswith(_TOGETHER) else file))
         if item.nodeid.startswith(_WITH_SERVERS) or "[postgres" in item.nodeid or "postgres]" in item.nodeid:
             item.add_marker(pytest.mark.services)
         if "test_reconcile_machine" in item.nodeid:

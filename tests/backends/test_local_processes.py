@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from visahub.backends.local_processes import is_alive
-from visahub.model.launch import Seen
+from visahub.model.launch import Launch, Seen
 
 from .conftest import IS_ROOT, LocalWorld
 from .contract import started
@@ -26,29 +26,32 @@ async def test_everything_ends(local: LocalWorld, kind: str, cgroup_root: str) -
     backend = local.backend(cgroup_root=cgroup_root)
     launch = local.launch(kind)
     await started(backend, launch)
-    before = set(await asyncio.to_thread(_sleepers))
+    before = set(await asyncio.to_thread(_sleepers, launch))
     assert bool(before) == (kind == "daemons")
     await backend.stop(launch.attempt, {})
     assert local.count(launch.attempt) == 0
-    assert not before & set(_sleepers())
+    assert not before & set(_sleepers(launch))
     if IS_ROOT:
         assert local.processes() == []
 
 
-def _sleepers() -> list[int]:
-    lines = subprocess.run(["ps", "-eo", "pid,args", "ww"], capture_output=True, text=True, check=True).stdout
-    return [int(line.split()[0]) for line in lines.splitlines() if "visahub-test-daemon" in line]
+def _sleepers(launch: Launch) -> list[int]:
+    """The test's own daemons, by their user: other tests have some at the same time."""
+    uid = launch.account.uid if IS_ROOT else os.getuid()
+    lines = subprocess.run(["ps", "-eo", "pid,uid,args", "ww"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in lines.splitlines() if "visahub-test-daemon" in line]
+    return [int(pid) for pid, owner, _ in rows if int(owner) == uid]
 
 
 async def test_daemons_end_with_a_server_that_ends_by_itself(local: LocalWorld) -> None:
     launch = local.launch("daemons")
     backend = local.backend()
     await started(backend, launch)
-    before = set(_sleepers())
+    before = set(_sleepers(launch))
     keeper = json.loads((runtime(local, launch).parent / "pid").read_text())
     os.kill(server_of(launch), signal.SIGKILL)
     await until(lambda: not is_alive(keeper["pid"], keeper["started"]))
-    assert not before & set(_sleepers())
+    assert not before & set(_sleepers(launch))
     seen = (await backend.look())[launch.attempt]
     assert seen.seen is Seen.FAILED
     assert "SIGKILL" in seen.sentence
