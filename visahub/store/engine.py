@@ -21,6 +21,8 @@ from .asking import AWAY, UNSURE, current_call
 
 # `ask` gives up after a second, and the Hub shows a start's refusal only within its first second.
 BUSY_MILLISECONDS = 500
+# On a server many starts of one account may wait for each other; still less than `ask` waits.
+_LOCK_MILLISECONDS = 800
 # Somebody who upgrades waits for whoever upgrades already.
 _UPGRADE_MILLISECONDS = 30_000
 # Numbers of PostgreSQL's advisory locks: no two uses may share one.
@@ -102,7 +104,7 @@ class Database:
 
     def _server(self) -> Engine:
         # A statement that waits for a lock gives up before `ask` does, so that no thread is left hanging.
-        options = f"-c timezone=UTC -c lock_timeout={BUSY_MILLISECONDS} -c statement_timeout=60000"
+        options = f"-c timezone=UTC -c lock_timeout={_LOCK_MILLISECONDS} -c statement_timeout=60000"
         return create_engine(
             self.url.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
