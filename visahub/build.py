@@ -78,6 +78,12 @@ class Visahub(LoggingConfigurable):
     mirror_minutes = Integer(
         60, min=1, help="How often the sources are read again, in minutes. They are always read at the portal's start."
     ).tag(config=True)
+    lab_folders = List(
+        Unicode(),
+        help="Builds of JupyterLab that the portal gives to browsers for all instances, compressed: the folder "
+        "`share/jupyter/lab/static` of each image's Python environment. The JupyterLab beside the portal is always "
+        "among them. Instances whose build is not here give out their own files: every new instance then loads slowly.",
+    ).tag(config=True)
     portal_url = Unicode(
         "http://127.0.0.1:8090",
         help="Where the portal listens, as an internal address; users reach it through the Hub's proxy. Change it when "

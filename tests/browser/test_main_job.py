@@ -47,6 +47,7 @@ def test_from_login_to_desktop_and_back(page: Page, demo: Demo) -> None:
     # The progress page leads to JupyterLab by itself.
     page.wait_for_url(re.compile(r"/user/alice/i[a-z0-9]+/lab"), timeout=90_000)
     lab_is_ready(page)
+    comes_from_the_portal(page)
     run_first_cell(page)
     picture(page, "demo-lab-notebook", full=False)
     open_desktop_tab(page)
@@ -62,6 +63,14 @@ def test_from_login_to_desktop_and_back(page: Page, demo: Demo) -> None:
 def lab_is_ready(page: Page) -> None:
     expect(page.locator(".jp-NotebookPanel").first).to_be_visible(timeout=60_000)
     expect(page.locator(".jp-FileBrowser .jp-DirListing")).to_be_visible()
+
+
+def comes_from_the_portal(page: Page) -> None:
+    """JupyterLab's own files have one address for all instances; only extensions come from the instance."""
+    names = page.evaluate("performance.getEntriesByType('resource').map(entry => new URL(entry.name).pathname)")
+    shared = [name for name in names if name.startswith("/services/visahub/lab/") and name.endswith(".js")]
+    assert len(shared) > 20, names
+    assert not [name for name in names if "/static/lab/" in name]
 
 
 def run_first_cell(page: Page) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from visahub.portal.auth import PortalAuth
 from visahub.portal.base import Portal, utc_now
 from visahub.portal.events import Watch
 from visahub.portal.hubapi import HubApi
+from visahub.portal.lab import Builds
 from visahub.portal.limits import Buckets
 from visahub.store.database import Store
 
@@ -76,6 +78,10 @@ class Site:
         return StartRequest.read(usual | changes)
 
 
+# The JupyterLab that is installed beside these tests.
+LAB = Path(sys.prefix) / "share" / "jupyter" / "lab" / "static"
+
+
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def site(tmp_path_factory: Any) -> AsyncIterator[Site]:
     store = Store(f"sqlite:///{tmp_path_factory.mktemp('portal')}/visahub.sqlite")
@@ -112,7 +118,7 @@ async def site(tmp_path_factory: Any) -> AsyncIterator[Site]:
         prefix=PREFIX,
         searches=Buckets(burst=10_000, per_second=1000),
     )
-    app = portal_app.make_app(portal, share / "static", share / "node_modules/htmx.org/dist")
+    app = portal_app.make_app(portal, share / "static", share / "node_modules/htmx.org/dist", Builds([LAB]))
     static = Path(get_data_files()) / "static"
     app.add_handlers(".*", hub.routes(static))
     server = portal_app.make_server(app)

@@ -39,6 +39,11 @@ def connect_address(settings: dict[str, Any], url: str) -> str:
     return f"{url.rstrip('/')}{service.prefix}" if service else ""
 
 
+def public_address(settings: dict[str, Any]) -> str:
+    """Gives where browsers reach the portal, with a slash at the end; '' while it is not configured."""
+    return _href(settings)
+
+
 def _href(settings: dict[str, Any]) -> str:
     service = settings.get("services", {}).get(SERVICE)
     return str(service.href) if service else ""

@@ -19,7 +19,7 @@ from ..model.request import StartRequest
 from ..store.database import ask
 from . import form, handlers
 from .desk import Desk, now
-from .portal import connect_address
+from .portal import connect_address, public_address
 from .refusals import spoken
 
 # Where a spawned server would get more than it needs: old names of the same token, and the Hub's own settings.
@@ -140,7 +140,8 @@ class VisaSpawner(Spawner):
         """Gives all that an instance is told: nothing of the Hub's own environment."""
         settings = self.desk.parts.settings
         portal = connect_address(self.user.settings, settings.portal_connect_url or settings.portal_url)
-        environ = {**super().get_env(), "VISAHUB_PORTAL": portal}
+        public = public_address(self.user.settings)
+        environ = {**super().get_env(), "VISAHUB_PORTAL": portal, "VISAHUB_PORTAL_PUBLIC": public}
         return {key: value for key, value in environ.items() if value and key not in _NOT_FOR_INSTANCES}
 
     async def poll(self) -> int | None:

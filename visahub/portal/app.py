@@ -23,7 +23,7 @@ from tornado.web import Application, RequestHandler, StaticFileHandler
 from traitlets.config import Config
 
 from .. import build
-from . import api, choosing, events, experiments, health, instances, progress, words
+from . import api, choosing, events, experiments, health, instances, lab, progress, words
 from .auth import Callback, PortalAuth
 from .base import HEADERS, NotFound, Portal, utc_now
 from .clock import Clock
@@ -81,13 +81,15 @@ def log_and_count(handler: RequestHandler) -> None:
         health.count_request(handler)
 
 
-def make_app(portal: Portal, static: Path, htmx: Path) -> Application:
+def make_app(portal: Portal, static: Path, htmx: Path, builds: lab.Builds) -> Application:
     """Makes the application; `static` holds our files, `htmx` is the folder of htmx.min.js."""
     prefix = portal.prefix
+    portal.jinja.globals["prefetched"] = builds.prefetched
     routes: list[Any] = [(prefix + path, handler, {"portal": portal}) for path, handler in ROUTES]
     routes += [
         (f"{prefix}static/(htmx\\.min\\.js)", Static, {"path": str(htmx)}),
         (f"{prefix}static/(.*)", Static, {"path": str(static)}),
+        (f"{prefix}lab/([0-9a-f]{{8,64}})/([A-Za-z0-9._-]{{1,200}})", lab.LabFile, {"builds": builds}),
     ]
     return Application(
         routes,
@@ -165,6 +167,11 @@ def make_auth(config: Config, prefix: str) -> PortalAuth:
     return auth
 
 
+def _lab_folders(settings: build.Visahub) -> list[Path]:
+    """Gives the builds that the setting names, and the one beside this portal."""
+    return [*map(Path, settings.lab_folders), Path(sys.prefix) / "share" / "jupyter" / "lab" / "static"]
+
+
 async def serve(config: Config, portal_url: str | None = None) -> None:
     """Serves until SIGTERM or SIGINT."""
     parts = build.parts(config)
@@ -184,18 +191,21 @@ async def serve(config: Config, portal_url: str | None = None) -> None:
         prefix=prefix,
         base_url=base_url,
     )
-    app = make_app(portal, static, build.share("node_modules", "htmx.org", "dist"))
+    builds = lab.Builds(_lab_folders(settings))
+    app = make_app(portal, static, build.share("node_modules", "htmx.org", "dist"), builds)
     server = make_server(app)
     url = urlparse(portal_url or os.environ.get("JUPYTERHUB_SERVICE_URL") or settings.portal_url)
     server.listen(url.port or 8090, address=url.hostname or "127.0.0.1")
     clock = Clock(hub, parts.store, parts.sources, settings.mirror_minutes, utc_now)
     clock.start()
+    packing = asyncio.create_task(builds.pack_all())
     log.info("The portal listens on %s", url.netloc)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await stopped.wait()
     server.stop()
+    packing.cancel()
     await clock.close()
     await portal.watch.close()
     await asyncio.wait_for(server.close_all_connections(), timeout=5)

@@ -24,7 +24,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from visahub.model.errors import VisahubError
 
-from . import activity, runtime, start
+from . import activity, assets, runtime, start
 
 _CHUNK = 1 << 16
 _MAX_MESSAGE = 2 << 20
@@ -50,6 +50,11 @@ def _load_jupyter_server_extension(app: Any) -> None:
     reporter = activity.Reporter(app.web_app, app.log, os.environ)
     # The server's loop does not run yet; it starts the callback and ends it with itself.
     PeriodicCallback(reporter.report, activity.PERIOD_SECONDS * 1000, jitter=0.1).start()
+    shared = assets.SharedBuild(os.environ, app.log)
+    app.web_app.settings["page_config_hook"] = shared.page_config
+    app.web_app.add_transform(assets.Packed)
+    shared.begin()
+    PeriodicCallback(shared.check, assets.PERIOD_SECONDS * 1000, jitter=0.1).start()
 
 
 class ActivityHandler(APIHandler):
