@@ -29,15 +29,8 @@ function notice({ kind = 'wait', title, text = '', again = false, start = false,
   find('notice-count').textContent = '';
   find('notice-again').hidden = !again;
   find('notice-start').hidden = !start;
-  const address = homeAddress();
-  find('notice-home').hidden = !(home && address);
-  if (address) find('notice-home').href = address;
+  find('notice-home').hidden = !(home && find('notice-home').getAttribute('href'));
   find('notice').hidden = false;
-}
-
-function homeAddress() {
-  const at = location.pathname.indexOf('/user/');
-  return at < 0 ? '' : `${location.pathname.slice(0, at)}/hub/`;
 }
 
 // --- connection ---

@@ -41,6 +41,7 @@ c = get_config()
 state = Path({state!r})
 c.JupyterHub.log_level = "DEBUG"
 c.JupyterHub.bind_url = "http://127.0.0.1:{proxy}"
+c.JupyterHub.subdomain_host = {domains!r}
 c.JupyterHub.hub_bind_url = "http://127.0.0.1:{hub}"
 c.JupyterHub.db_url = f"sqlite:///{{state}}/jupyterhub.sqlite"
 c.JupyterHub.cookie_secret_file = f"{{state}}/cookie_secret"
@@ -91,9 +92,13 @@ configure(c)
 class RunningHub:
     """The Hub, its proxy and its folder."""
 
-    def __init__(self, state: Path, *, more: str = "", environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, state: Path, *, more: str = "", environ: dict[str, str] | None = None, has_domains: bool = False
+    ) -> None:
         self.state = state
         self.ports = free_ports(4)
+        # Browsers find every name below .localhost on this machine; other programs do not.
+        self.domains = f"http://hub.localhost:{self.ports[0]}" if has_domains else ""
         self.admin_token = secrets.token_hex(16)
         self.portal_token = secrets.token_hex(16)
         self._proxy_token = secrets.token_hex(16)
@@ -114,6 +119,7 @@ class RunningHub:
                 state=str(self.state),
                 accounts=str(ACCOUNTS),
                 proxy=proxy,
+                domains=self.domains,
                 proxy_api=proxy_api,
                 hub=hub,
                 portal=portal,
@@ -149,6 +155,8 @@ class RunningHub:
         command = [*_proxy_command(), "--ip", "127.0.0.1", "--port", str(proxy), "--api-ip", "127.0.0.1"]
         command += ["--api-port", str(proxy_api), "--default-target", f"http://127.0.0.1:{hub}"]
         command += ["--error-target", f"http://127.0.0.1:{hub}/hub/error"]
+        if self.domains:
+            command.append("--host-routing")
         self._proxy = _popen(command, self.state / "proxy.log", {"CONFIGPROXY_AUTH_TOKEN": self._proxy_token})
         wait_until(lambda: _listens(proxy_api), "the proxy listens", self._proxy)
 
@@ -228,7 +236,8 @@ class RunningHub:
     def has_portal(self) -> bool:
         """Tells whether the portal answers through the proxy."""
         try:
-            return httpx.get(f"{self.url}/services/visahub/health", timeout=5).status_code == 200
+            headers = {"Host": "visahub--service.hub.localhost"} if self.domains else {}
+            return httpx.get(f"{self.url}/services/visahub/health", headers=headers, timeout=5).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -280,9 +289,14 @@ ADMINS = {raw["username"] for raw in json.loads(ACCOUNTS.read_text()) if "admin"
 
 
 @contextlib.contextmanager
-def running(state: Path, *, more: str = "", with_portal: bool = False) -> Iterator[RunningHub]:
-    """Runs a Hub with its proxy in a folder; `more` are further lines of its configuration."""
-    hub = RunningHub(state, more=more)
+def running(
+    state: Path, *, more: str = "", with_portal: bool = False, has_domains: bool = False
+) -> Iterator[RunningHub]:
+    """Runs a Hub with its proxy in a folder; `more` are further lines of its configuration.
+
+    `has_domains` gives Hub, portal and every user a domain of their own, below hub.localhost.
+    """
+    hub = RunningHub(state, more=more, has_domains=has_domains)
     hub.with_portal = with_portal
     try:
         hub.start_proxy()

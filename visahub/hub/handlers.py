@@ -11,7 +11,7 @@ from jupyterhub.handlers.base import BaseHandler
 from tornado import web
 
 from ..model.errors import Unavailable
-from .portal import SERVICE
+from .portal import SERVICE, page_address
 from .rounds import Round
 from .settings import ROUND_SCOPE
 
@@ -43,7 +43,7 @@ class AwayHandler(BaseHandler):
 
     async def get(self) -> None:
         # The Hub's prefix is before the address that was asked for.
-        address = self.base_url + self.request.uri.removeprefix(self.hub.base_url)
+        address = page_address(self.settings, self.base_url + self.request.uri.removeprefix(self.hub.base_url))
         self.set_status(503)
         self.set_header("Retry-After", "3")
         self.finish(await self.render_template("away.html", address=address))

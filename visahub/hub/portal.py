@@ -33,6 +33,12 @@ def new_instance_address(settings: dict[str, Any], choices: dict[str, list[str]]
     return f"{_href(settings)}new" + (f"?{query}" if query else "")
 
 
+def page_address(settings: dict[str, Any], path: str) -> str:
+    """Gives the address of one of the portal's pages; `path` begins with the portal's prefix."""
+    service = settings.get("services", {}).get(SERVICE)
+    return f"{service.host}{path}" if service else path
+
+
 def connect_address(settings: dict[str, Any], url: str) -> str:
     """Gives where an instance reaches the portal, '' while it is not configured."""
     service = settings.get("services", {}).get(SERVICE)
@@ -46,4 +52,5 @@ def public_address(settings: dict[str, Any]) -> str:
 
 def _href(settings: dict[str, Any]) -> str:
     service = settings.get("services", {}).get(SERVICE)
-    return str(service.href) if service else ""
+    # Not `service.href`, which forgets the port of the service's own domain.
+    return f"{service.host}{service.prefix}" if service else ""

@@ -140,8 +140,12 @@ class VisaSpawner(Spawner):
         """Gives all that an instance is told: nothing of the Hub's own environment."""
         settings = self.desk.parts.settings
         portal = connect_address(self.user.settings, settings.portal_connect_url or settings.portal_url)
-        public = public_address(self.user.settings)
-        environ = {**super().get_env(), "VISAHUB_PORTAL": portal, "VISAHUB_PORTAL_PUBLIC": public}
+        told = {
+            "VISAHUB_PORTAL": portal,
+            "VISAHUB_PORTAL_PUBLIC": public_address(self.user.settings),
+            "VISAHUB_HUB": f"{self.hub.public_host}{self.hub.base_url}",
+        }
+        environ = {**super().get_env(), **told}
         return {key: value for key, value in environ.items() if value and key not in _NOT_FOR_INSTANCES}
 
     async def poll(self) -> int | None:

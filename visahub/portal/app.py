@@ -27,6 +27,7 @@ from . import api, choosing, events, experiments, health, instances, lab, progre
 from .auth import Callback, PortalAuth
 from .base import HEADERS, NotFound, Portal, utc_now
 from .clock import Clock
+from .domains import Domains
 from .hubapi import HubApi
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class Static(StaticFileHandler):
         for name, value in HEADERS.items():
             if name != "Cache-Control":
                 self.set_header(name, value)
+        # The Hub's pages use them too, and may have a domain of their own beside the portal's.
+        self.set_header("Cross-Origin-Resource-Policy", "same-site")
         self.clear_header("Server")
 
 
@@ -158,6 +161,11 @@ def make_auth(config: Config, prefix: str) -> PortalAuth:
     """Makes the login; what a Hub-managed service is told by its environment follows from the prefix otherwise."""
     name = prefix.rstrip("/").rpartition("/")[2]
     auth = PortalAuth(config=config, base_url=prefix, cache_max_age=30)
+    domains = Domains.read(config)
+    if domains.hub:
+        # The Hub tells it to the services that it starts; a unit of one's own has only the configuration.
+        auth.hub_host = domains.hub
+        auth.oauth_redirect_uri = f"{domains.of_service(name)}{prefix}oauth_callback"
     if not auth.api_token and "VISAHUB_PORTAL_TOKEN" not in os.environ:
         sys.exit("The portal has no token for the Hub. Give VISAHUB_PORTAL_TOKEN to the Hub and to the portal.")
     # Without a scope to ask for, the stock class would let everybody in.
@@ -190,6 +198,7 @@ async def serve(config: Config, portal_url: str | None = None) -> None:
         watch=events.Watch(parts.store),
         prefix=prefix,
         base_url=base_url,
+        domains=Domains.read(config),
     )
     builds = lab.Builds(_lab_folders(settings))
     app = make_app(portal, static, build.share("node_modules", "htmx.org", "dist"), builds)

@@ -19,6 +19,7 @@ from ..model.account import Account
 from ..model.errors import Refused, Unavailable, VisahubError
 from ..model.instance import Instance
 from ..store.database import Store, ask
+from .domains import Domains
 from .limits import Buckets
 
 if TYPE_CHECKING:
@@ -62,12 +63,18 @@ class Portal:
     watch: Watch
     prefix: str = "/services/visahub/"
     base_url: str = "/"
+    domains: Domains = Domains()
     now: Callable[[], datetime] = utc_now
     searches: Buckets = field(default_factory=Buckets)
 
     @property
     def today(self) -> date:
         return self.now().date()
+
+    @property
+    def hub_pages(self) -> str:
+        """The address of the Hub's own pages, with a slash at the end."""
+        return f"{self.domains.hub}{self.base_url}hub/"
 
 
 def no_such_instance() -> Refused:
@@ -177,6 +184,7 @@ class Handler(HubAuthenticated, RequestHandler):
             now=self.portal.now(),
             today=self.portal.today,
             path=self.request.path.removeprefix(self.portal.prefix),
+            hub_pages=self.portal.hub_pages,
             **context,
         )
 

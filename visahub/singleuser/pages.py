@@ -102,6 +102,7 @@ class _Page(_Handler):
                 keyboard=self.display.keyboard,
                 follows_window=self.display.follows_window,
                 name=os.environ.get("VISAHUB_NAME", ""),
+                hub=os.environ.get("VISAHUB_HUB", ""),
             )
         )
 
