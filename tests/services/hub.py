@@ -98,7 +98,7 @@ class RunningHub:
         self.state = state
         self.ports = free_ports(4)
         # Browsers find every name below .localhost on this machine; other programs do not.
-        self.domains = f"http://hub.localhost:{self.ports[0]}" if has_domains else ""
+        self.domains = f"https://hub.localhost:{self.ports[0]}" if has_domains else ""
         self.admin_token = secrets.token_hex(16)
         self.portal_token = secrets.token_hex(16)
         self._proxy_token = secrets.token_hex(16)
@@ -137,7 +137,7 @@ class RunningHub:
     @property
     def url(self) -> str:
         """Where users go: the proxy."""
-        return f"http://127.0.0.1:{self.ports[0]}"
+        return f"http{'s' if self.domains else ''}://127.0.0.1:{self.ports[0]}"
 
     @property
     def api_url(self) -> str:
@@ -156,7 +156,8 @@ class RunningHub:
         command += ["--api-port", str(proxy_api), "--default-target", f"http://127.0.0.1:{hub}"]
         command += ["--error-target", f"http://127.0.0.1:{hub}/hub/error"]
         if self.domains:
-            command.append("--host-routing")
+            key, certificate = _certificate(self.state)
+            command += ["--host-routing", "--ssl-key", key, "--ssl-cert", certificate]
         self._proxy = _popen(command, self.state / "proxy.log", {"CONFIGPROXY_AUTH_TOKEN": self._proxy_token})
         wait_until(lambda: _listens(proxy_api), "the proxy listens", self._proxy)
 
@@ -237,7 +238,8 @@ class RunningHub:
         """Tells whether the portal answers through the proxy."""
         try:
             headers = {"Host": "visahub--service.hub.localhost"} if self.domains else {}
-            return httpx.get(f"{self.url}/services/visahub/health", headers=headers, timeout=5).status_code == 200
+            address = f"{self.url}/services/visahub/health"
+            return httpx.get(address, headers=headers, timeout=5, verify=not self.domains).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -294,7 +296,7 @@ def running(
 ) -> Iterator[RunningHub]:
     """Runs a Hub with its proxy in a folder; `more` are further lines of its configuration.
 
-    `has_domains` gives Hub, portal and every user a domain of their own, below hub.localhost.
+    `has_domains` gives Hub, portal and every user a domain of their own, below hub.localhost, with TLS.
     """
     hub = RunningHub(state, more=more, has_domains=has_domains)
     hub.with_portal = with_portal
@@ -347,6 +349,16 @@ def _proxy_command() -> list[str]:
     script = build.share("node_modules", "configurable-http-proxy", "bin", "configurable-http-proxy")
     node = shutil.which("node") or shutil.which("node", path=str(Path(sys.executable).parent))
     return [node, str(script)] if node and script.exists() else ["configurable-http-proxy"]
+
+
+def _certificate(folder: Path) -> tuple[str, str]:
+    """Makes the key and the certificate of hub.localhost and all names below it; nobody vouches for them."""
+    key, certificate = str(folder / "tls.key"), str(folder / "tls.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=hub.localhost", "-keyout", key, "-out", certificate]
+    command += ["-addext", "subjectAltName=DNS:hub.localhost,DNS:*.hub.localhost"]
+    subprocess.run(command, check=True, capture_output=True)
+    return key, certificate
 
 
 def _listens(port: int) -> bool:

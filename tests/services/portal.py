@@ -1,4 +1,4 @@
-"""The portal as a unit of its own beside a running Hub, with what docs/operators.md names and no more of a Hub's world."""
+"""The portal as a unit of its own beside a running Hub, with no more than what docs/operators.md names."""
 
 from __future__ import annotations
 

@@ -57,6 +57,11 @@ def apply(c: Config) -> None:
     """Does what `configure` promises."""
     for section, name, value in _DEFAULTS:
         _default(c, section, name, value)
+    domains = str(c.JupyterHub.get("subdomain_host", ""))
+    if domains and not domains.startswith("http://"):
+        # A page of one user's domain can set cookies for all domains, but none whose name begins with `__Host-`. They
+        # need TLS, and domains of their own: their path is "/".
+        _default(c, "JupyterHub", "cookie_host_prefix_enabled", True)
     settings = build.Visahub(config=c)
     # The flow gives up at `start_seconds`; the Hub waits a little longer, so that the flow's sentence is told.
     _default(c, "Spawner", "start_timeout", settings.start_seconds + 30)

@@ -165,6 +165,7 @@ def make_auth(config: Config, prefix: str) -> PortalAuth:
     if domains.hub:
         # The Hub tells it to the services that it starts; a unit of one's own has only the configuration.
         auth.hub_host = domains.hub
+        auth.cookie_host_prefix_enabled = bool(config.JupyterHub.get("cookie_host_prefix_enabled", False))
         auth.oauth_redirect_uri = f"{domains.of_service(name)}{prefix}oauth_callback"
     if not auth.api_token and "VISAHUB_PORTAL_TOKEN" not in os.environ:
         sys.exit("The portal has no token for the Hub. Give VISAHUB_PORTAL_TOKEN to the Hub and to the portal.")

@@ -63,7 +63,7 @@ class Portal:
     watch: Watch
     prefix: str = "/services/visahub/"
     base_url: str = "/"
-    domains: Domains = Domains()
+    domains: Domains = field(default_factory=Domains)
     now: Callable[[], datetime] = utc_now
     searches: Buckets = field(default_factory=Buckets)
 

@@ -65,7 +65,8 @@ def hardware_of(portal: Portal, instance: Instance) -> Hardware | None:
 
 def links(portal: Portal, instance: Instance) -> tuple[str, str]:
     """Gives the addresses of JupyterLab and of the desktop ("" when the environment has none)."""
-    lab = f"{portal.domains.of_user(instance.owner)}{portal.base_url}user/{quote(instance.owner)}/{quote(instance.server_name)}/"
+    home = f"{portal.domains.of_user(instance.owner)}{portal.base_url}user/{quote(instance.owner)}/"
+    lab = f"{home}{quote(instance.server_name)}/"
     environment = environment_of(portal, instance)
     return lab, f"{lab}desktop/" if environment is None or environment.has_desktop else ""
 

@@ -1,4 +1,4 @@
-"""Where browsers find the Hub, the portal and each user's instances: on one domain, or each on its own; used by links."""
+"""Where browsers find the Hub, the portal and each user's instances: on one domain or each on its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Domains:
         if not host:
             return cls()
         hook: Any = settings.get("subdomain_hook", "idna")
-        return cls(host if "://" in host else f"https://{host}", _HOOKS.get(hook, hook) if isinstance(hook, str) else hook)
+        return cls(host if "://" in host else f"https://{host}", hook if callable(hook) else _HOOKS[hook])
 
     def of_user(self, username: str) -> str:
         """Gives the scheme, name and port of a user's instances, "" for the domain of all."""
