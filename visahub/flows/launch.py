@@ -16,6 +16,7 @@ from ..model.errors import Failed, Refused, Unavailable, VisahubError
 from ..model.experiment import Experiment
 from ..model.instance import Instance, Phase, State, Want
 from ..model.launch import Launch, Step
+from ..model.logline import masked, secrets_of
 from ..model.offer import Environment, Hardware
 from ..model.policy import Decision, may_choose, may_take
 from ..model.request import StartRequest
@@ -289,7 +290,8 @@ def _record(start: _Start, error: VisahubError, is_deleted: bool) -> None:
         return
     move, now, attempt = start.store.instances.move, start.clock(), row.attempt
     if isinstance(error, Failed) and error.log:
-        start.store.instances.note(row.id, error.log, now)
+        # What the server printed last may be its own environment.
+        start.store.instances.note(row.id, masked(error.log, secrets_of(start.launch.environ)), now)
     if row.want is Want.ON:
         # Nothing is wanted of a failed start: its owner says so by starting it again.
         move(row.id, Phase.ERROR, now, attempt=attempt, sentence=error.sentence, address="", want=Want.OFF)

@@ -15,6 +15,7 @@ from jupyterhub.app import JupyterHub
 from traitlets.config import Config
 
 from .. import build
+from . import logs
 from .portal import SERVICE, Site, portal_address
 
 ROUND_SCOPE = "custom:visahub:round"
@@ -79,6 +80,7 @@ def apply(c: Config) -> None:
             "services": [SERVICE],
         }
     )
+    logs.protect(c)
     if _is_hub():
         _prepare(c)
 

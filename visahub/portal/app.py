@@ -23,6 +23,7 @@ from tornado.web import Application, RequestHandler, StaticFileHandler
 from traitlets.config import Config
 
 from .. import build
+from ..model.logline import NoSecrets, secrets_of
 from . import api, choosing, events, experiments, health, instances, lab, progress, words
 from .auth import Callback, PortalAuth
 from .base import HEADERS, NotFound, Portal, utc_now
@@ -228,5 +229,8 @@ def main(config: Config) -> None:
     # The Hub names the services that it starts; a unit of one's own does not set this.
     if "JUPYTERHUB_SERVICE_NAME" in os.environ:
         die_with_the_hub()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.addFilter(NoSecrets(secrets_of(os.environ) | secrets_of(config)))
+    form = "%(levelname)s %(asctime)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
     asyncio.run(serve(config))

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from visahub.model.logline import NoSecrets, secrets_of
+
 from . import start
 
 # A unix socket's path has at most 107 bytes; ipc kernels add "/kernel-<uuid>-ipc-<n>" to the runtime directory.
@@ -69,6 +71,11 @@ def arguments(environ: Mapping[str, str], home: Path) -> list[str]:
     if len(os.fsencode(_runtime_dir(environ, home))) <= _LONGEST_RUNTIME:
         given.append("--KernelManager.transport=ipc")
     return given
+
+
+def log_filter() -> NoSecrets:
+    """Keeps secrets out of the server's log; `jupyter/jupyter_server_config.json` names it."""
+    return NoSecrets(secrets_of(os.environ))
 
 
 def socket_path(environ: Mapping[str, str]) -> str:
