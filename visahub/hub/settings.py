@@ -15,7 +15,7 @@ from jupyterhub.app import JupyterHub
 from traitlets.config import Config
 
 from .. import build
-from . import logs
+from . import logs, own_database
 from .portal import SERVICE, Site, portal_address
 
 ROUND_SCOPE = "custom:visahub:round"
@@ -67,6 +67,7 @@ def apply(c: Config) -> None:
     # The flow gives up at `start_seconds`; the Hub waits a little longer, so that the flow's sentence is told.
     _default(c, "Spawner", "start_timeout", settings.start_seconds + 30)
     _default(c, "ConfigurableHTTPProxy", "command", _proxy_command())
+    _default(c, "JupyterHub", "db_kwargs", own_database.arguments(_hubs_url(c)))
     _template_path(c)
     c.JupyterHub.template_vars.update({"visahub": Site(settings.name)})
     c.JupyterHub.custom_scopes.update({ROUND_SCOPE: {"description": "Let the Hub look after all instances once."}})
@@ -157,11 +158,16 @@ def _is_hub() -> bool:
 def _prepare(c: Config) -> None:
     """Stops a Hub with wrong settings, and brings a database in a file up to date before anything uses it."""
     parts = build.parts(c)
-    _make_private(str(c.JupyterHub.get("db_url", "sqlite:///jupyterhub.sqlite")))
+    _make_private(_hubs_url(c))
+    own_database.watch_over()
     if parts.settings.database_url.startswith("sqlite:///"):
         parts.store.upgrade()
     else:
         parts.store.check()
+
+
+def _hubs_url(c: Config) -> str:
+    return str(c.JupyterHub.get("db_url", "sqlite:///jupyterhub.sqlite"))
 
 
 def _make_private(db_url: str) -> None:

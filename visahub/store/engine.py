@@ -12,7 +12,14 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    DisconnectionError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
@@ -212,6 +219,14 @@ def _spoken() -> Iterator[list[str]]:
         if sentence is None:
             raise
         raise Unavailable(sentence) from error
+
+
+def is_trouble(error: BaseException | None) -> bool:
+    """Tells whether an error of any SQLAlchemy session, the Hub's too, means "the database does not answer now"."""
+    if isinstance(error, DBAPIError):
+        return _sentence(error, is_committing=False) is not None
+    # After a failed change the session itself refuses, until it is rolled back.
+    return isinstance(error, PoolTimeout | DisconnectionError | PendingRollbackError)
 
 
 def _sentence(error: DBAPIError, *, is_committing: bool) -> str | None:
