@@ -15,7 +15,7 @@ from tests.services.hub import RunningHub, running, wait_until
 from visahub.hub.own_database import Rest, arguments
 from visahub.model.instance import Phase, new_instance_id
 
-from .conftest import OTHERS, OWN, Asking, choices
+from .conftest import OTHERS, OWN, Asking
 
 pytestmark = pytest.mark.services
 
