@@ -39,9 +39,9 @@ def choices(**changed: Any) -> dict[str, Any]:
 class Asking:
     """The Hub, the database behind it, and one user's token."""
 
-    def __init__(self, hub: RunningHub) -> None:
+    def __init__(self, hub: RunningHub, url: str = "") -> None:
         self.hub = hub
-        self.store = Store(f"sqlite:///{hub.state / 'visahub.sqlite'}")
+        self.store = Store(url or f"sqlite:///{hub.state / 'visahub.sqlite'}")
         self.tokens: dict[str, str] = {}
 
     def experiments(self, *experiments: Experiment) -> None:

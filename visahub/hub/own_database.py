@@ -14,7 +14,7 @@ from typing import Any
 from jupyterhub.handlers.base import BaseHandler
 from tornado import web
 
-from ..store.database import is_trouble
+from ..store.database import is_lost, is_trouble
 
 _BUSY = (
     "The Hub is busy: its database does not answer. You stay logged in and what runs goes on; try again in a moment."
@@ -77,7 +77,11 @@ def watch_over() -> None:
 
 
 def _noticing(stock: Any) -> Any:
-    """The Hub takes an error of its database for "nobody is logged in"; this keeps what it really was."""
+    """The Hub takes an error of its database for "nobody is logged in"; this keeps what it really was.
+
+    Its one session holds a connection between requests, which no pool checks: when the server was restarted meanwhile,
+    the question is asked again on a new one.
+    """
 
     @wraps(stock)
     async def get_current_user(handler: Any) -> Any:
@@ -85,7 +89,18 @@ def _noticing(stock: Any) -> Any:
             return await stock(handler)
         except Exception as error:
             handler.visahub_trouble = is_trouble(error)
+            if not is_lost(error):
+                raise
+            handler.log.warning("The connection to the Hub's database was lost: %s", type(error).__name__)
+        handler.db.rollback()
+        del handler._jupyterhub_user
+        try:
+            user = await stock(handler)
+        except Exception as error:
+            handler.visahub_trouble = is_trouble(error)
             raise
+        handler.visahub_trouble = False
+        return user
 
     return get_current_user
 

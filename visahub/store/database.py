@@ -15,13 +15,13 @@ from sqlalchemy import Connection
 from ..model.errors import Unavailable
 from .accounts import Accounts
 from .asking import ask
-from .engine import MISSING, Database, is_trouble
+from .engine import MISSING, Database, is_lost, is_trouble
 from .experiments import Experiments
 from .instances import Instances
 from .offers import Offers
 from .preferences import Preferences
 
-__all__ = ["Store", "ask", "is_trouble"]
+__all__ = ["Store", "ask", "is_lost", "is_trouble"]
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # Below this the next change may fail half-way through a day; SQLite's journal alone can take several MB.

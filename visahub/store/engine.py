@@ -229,6 +229,11 @@ def is_trouble(error: BaseException | None) -> bool:
     return isinstance(error, PoolTimeout | DisconnectionError | PendingRollbackError)
 
 
+def is_lost(error: BaseException | None) -> bool:
+    """Tells whether a session's connection is gone, so that the same question on another one may be answered."""
+    return isinstance(error, PendingRollbackError) or (isinstance(error, DBAPIError) and error.connection_invalidated)
+
+
 def _sentence(error: DBAPIError, *, is_committing: bool) -> str | None:
     code = getattr(error.orig, "sqlstate", None)
     if code in _SERVER_SENTENCES:
