@@ -15,7 +15,7 @@ from jupyterhub.app import JupyterHub
 from traitlets.config import Config
 
 from .. import build
-from . import logs, own_database
+from . import lease, logs, own_database
 from .portal import SERVICE, Site, portal_address
 
 ROUND_SCOPE = "custom:visahub:round"
@@ -164,6 +164,7 @@ def _prepare(c: Config) -> None:
         parts.store.upgrade()
     else:
         parts.store.check()
+    lease.begin(parts.store, parts.settings.deployment)
 
 
 def _hubs_url(c: Config) -> str:

@@ -18,6 +18,7 @@ from .asking import ask
 from .engine import MISSING, Database, is_lost, is_trouble
 from .experiments import Experiments
 from .instances import Instances
+from .leases import Leases
 from .offers import Offers
 from .preferences import Preferences
 
@@ -46,6 +47,7 @@ class Store:
         self.instances = Instances(self.database)
         self.preferences = Preferences(self.database)
         self.offers = Offers(self.database)
+        self.leases = Leases(self.database)
 
     def upgrade(self) -> None:
         """Makes the tables or brings them up to date, in one transaction; right when called twice or by two at once."""

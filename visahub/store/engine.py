@@ -33,7 +33,7 @@ _LOCK_MILLISECONDS = 800
 # Somebody who upgrades waits for whoever upgrades already.
 _UPGRADE_MILLISECONDS = 30_000
 # Numbers of PostgreSQL's advisory locks: no two uses may share one.
-LOCK_UPGRADE, LOCK_ACCOUNTS, LOCK_EVENTS = 7613401, 7613402, 7613403
+LOCK_UPGRADE, LOCK_ACCOUNTS, LOCK_EVENTS, LOCK_LEASES = 7613401, 7613402, 7613403, 7613404
 
 MISSING = (
     "The tables of visahub's database are missing or old. Run `visahub db upgrade`, then start again; nothing is lost."

@@ -239,3 +239,17 @@ offers = Table(
     Column("sentence", Words, nullable=False),
     Column("at", Moment, nullable=False),
 )
+
+# Which Hub works on this database: one row at most.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Words, primary_key=True),
+    Column("deployment", Words, nullable=False),
+    Column("host", Words, nullable=False),
+    Column("machine", Words, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("born", Words, nullable=False),
+    Column("taken", Moment, nullable=False),
+    Column("renewed", Moment, nullable=False),
+)
