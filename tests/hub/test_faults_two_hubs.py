@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,7 @@ def test_f22_hub_that_lost_its_lease_ends(asking: Asking) -> None:
     finally:
         lease = asking.store.leases.held()
         if lease is not None:
-            asking.store.leases.release(lease.holder)
+            asking.store.leases.release(lease.holder, datetime.now(UTC))
         config.write_text(kept)
         asking.hub.start()
 

@@ -32,11 +32,13 @@ def test_f22_one_at_a_time(store: Store, other: Store) -> None:
     assert refused.value.rule == "two-hubs"
     assert store.leases.renew(ONE, now())
     assert not other.leases.renew(TWO, now())
-    other.leases.release(TWO)
+    other.leases.release(TWO, now())
     lease = other.leases.held()
     assert lease is not None and lease.holder == ONE
-    store.leases.release(ONE)
-    assert other.leases.take(TWO, now(), dead) is None
+    store.leases.release(ONE, now())
+    assert store.leases.held() is None
+    before = other.leases.take(TWO, now(), lambda _: True)
+    assert before is not None and before.holder.is_free
     assert not store.leases.renew(ONE, now())
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ..backends.base import Backend
 from ..model.errors import Unavailable, VisahubError
 from ..model.instance import Instance, Phase, Want
+from ..model.jumps import LARGEST
 from ..model.launch import Condition, Look, Seen
 from ..store.database import Store, ask
 from . import end
@@ -64,7 +65,8 @@ def decide(instance: Instance | None, condition: Condition | None, now: datetime
     if instance is None:
         is_stopped = condition is None or condition.seen is Seen.STOPPED
         return Action.NOTHING if is_stopped else Action.STOP_STRAY
-    if now - instance.changed < timedelta(seconds=grace_seconds):
+    # A clock that was set back by days must not make a row untouchable until its time comes again.
+    if -LARGEST < now - instance.changed < timedelta(seconds=grace_seconds):
         return Action.NOTHING
     if instance.phase is Phase.GONE:
         return Action.FINISH_DELETE if condition is not None else Action.NOTHING

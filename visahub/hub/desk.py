@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from .. import build
 from ..flows import launch, reconcile
 from ..flows.launch import Admission
 from ..flows.reconcile import Action
+from ..flows.steady import SteadyClock
 from ..model.account import Account
 from ..model.errors import Refused
 from ..model.instance import Event, Instance, Phase
@@ -22,8 +24,16 @@ from .watch import Watch
 _OVER = {Action.LOST, Action.GIVE_UP}
 
 
-def now() -> datetime:
+def _wall() -> datetime:
     return datetime.now(UTC)
+
+
+# By this one all deadlines are made and judged in the Hub.
+clock = SteadyClock(_wall, time.monotonic)
+
+
+def now() -> datetime:
+    return clock()
 
 
 class Desk:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..model.errors import Refused, VisahubError
+from ..model.jumps import counted
 from ..model.lease import LEASE_SECONDS, Holder, Lease
 from ..store.database import Store
 
@@ -68,7 +69,7 @@ class Tenure:
             # A child that was forked off ends.
             return
         try:
-            self._store.leases.release(self._mine)
+            self._store.leases.release(self._mine, _now())
         except VisahubError as error:
             log.warning("The database was not given free; another Hub has to wait: %s", error)
 
@@ -91,16 +92,16 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class Past:
-    """When a Hub was last at work on this database before this process was; None for a new database."""
-
-    seen: datetime | None = None
-
-
 def begin(store: Store, deployment: str) -> None:
-    """Takes the database for this process, or ends it with the sentence that says why not."""
+    """Takes the database for this process, or ends it with the sentence that says why not.
+
+    While no Hub looked, or while the clock was set, nothing became late.
+    """
     try:
         before = Tenure(store, deployment).begin()
     except Refused as error:
         sys.exit(f"visahub: {error.sentence}")
-    Past.seen = before.renewed if before else None
+    gap = counted(_now() - before.renewed) if before else None
+    if gap:
+        moved = store.instances.shift(gap)
+        log.warning("No Hub has looked for %s, or the clock was set; %s deadlines move along", gap, moved)

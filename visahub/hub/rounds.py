@@ -9,12 +9,13 @@ from typing import Any
 from jupyterhub import orm
 
 from ..backends.base import Backend
-from ..flows import reconcile
+from ..flows import reconcile, steady
 from ..model.errors import Refused, Unavailable
 from ..model.instance import Instance
 from ..model.offer import Offer
 from ..model.request import StartRequest
 from ..store.database import ask
+from . import desk
 from .desk import Desk, now
 
 # Records of the Hub without a row of ours, as the last round saw them. Two rounds are long enough for a page to show
@@ -34,12 +35,13 @@ class Round:
     async def run(self) -> dict[str, Any]:
         """Does the round and tells what was done, for the portal's log."""
         parts = self._desk.parts
+        jumped = await steady.follow(parts.store, desk.clock)
         report = await reconcile.reconcile(parts.store, parts.backends, now, grace_seconds=parts.settings.grace_seconds)
         again = await self._guarded("retry", self._start_again(report.retry)) or 0
         dropped = await self._guarded("records", self._drop_records()) or 0
         await self._guarded("offers", self._save_offers())
         routes = await self._guarded("routes", self._check_routes()) or 0
-        return {"again": again, "dropped": dropped, "routes": routes}
+        return {"again": again, "dropped": dropped, "routes": routes, "jumped": jumped.total_seconds()}
 
     async def _guarded(self, name: str, work: Any) -> Any:
         try:

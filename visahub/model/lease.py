@@ -19,6 +19,11 @@ class Holder:
     pid: int
     born: str
 
+    @property
+    def is_free(self) -> bool:
+        """Tells that the process has given the database free at its end."""
+        return self.pid == 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
@@ -43,6 +48,8 @@ def refusal(lease: Lease | None, mine: Holder, now: datetime, *, is_alive: bool,
             f"{mine.deployment!r}. Give this Hub a database of its own (Visahub.database_url), or set "
             f"Visahub.deployment back to {holder.deployment!r}."
         )
+    if holder.is_free:
+        return ""
     if holder.machine == mine.machine:
         return _held(lease, "Stop it first.") if is_alive else ""
     # Either way: a clock that was set back must not make the lease of a dead Hub last for days.

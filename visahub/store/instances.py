@@ -167,6 +167,18 @@ class Instances:
                         update(instances).where(instances.c.id == instance_id, older).values({column: at})
                     )
 
+    def shift(self, by: timedelta) -> int:
+        """Moves the deadline of everything that waits, since the clock was set; tells how many."""
+        waiting = [phase.value for phase in Phase if phase.is_waiting]
+        due = (instances.c.phase.in_(waiting), instances.c.deadline.is_not(None))
+        with self._database.write() as connection:
+            rows = [_instance(row) for row in connection.execute(_all().where(*due).with_for_update(of=instances))]
+            for row in rows:
+                # How long a start may take is told from both.
+                times = {name: at + by for name in ("started", "deadline") if (at := getattr(row, name)) is not None}
+                connection.execute(update(instances).where(instances.c.id == row.id).values(times))
+        return len(rows)
+
     def rename(self, instance_id: str, name: str, notes: str, now: datetime) -> Instance:
         """Gives an instance another name and other notes, which `StartRequest.read` has checked."""
         with self._database.write() as connection:

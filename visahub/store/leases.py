@@ -31,7 +31,8 @@ class Leases:
             self._database.lock(connection, LOCK_LEASES)
             old = _now_held(connection)
             now = self._time(connection, now)
-            alive = old is not None and old.holder.machine == mine.machine and is_alive(old.holder)
+            is_here = old is not None and not old.holder.is_free and old.holder.machine == mine.machine
+            alive = old is not None and is_here and is_alive(old.holder)
             living = connection.scalar(
                 select(func.count()).select_from(instances).where(instances.c.phase != literal_column("'gone'"))
             )
@@ -48,15 +49,17 @@ class Leases:
             renewed = self._time(connection, now)
             return connection.execute(update(leases).where(_is(mine)).values(renewed=renewed)).rowcount == 1
 
-    def release(self, mine: Holder) -> None:
-        """Gives the database free; right when somebody else has it."""
+    def release(self, mine: Holder, now: datetime) -> None:
+        """Gives the database free; right when somebody else has it. The row still tells whose it is, and until when."""
         with self._database.write() as connection:
-            connection.execute(delete(leases).where(_is(mine)))
+            now = self._time(connection, now)
+            connection.execute(update(leases).where(_is(mine)).values(pid=0, born="", renewed=now))
 
     def held(self) -> Lease | None:
-        """Gives the lease as it is, of a dead Hub too."""
+        """Gives the lease as it is, of a dead Hub too; None when it was given free."""
         with self._database.read() as connection:
-            return _now_held(connection)
+            lease = _now_held(connection)
+        return None if lease is None or lease.holder.is_free else lease
 
     def _time(self, connection: Connection, now: datetime) -> datetime:
         """Gives the server's time: two machines that share a database may disagree about the time of day."""
