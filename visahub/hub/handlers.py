@@ -11,6 +11,7 @@ from jupyterhub.handlers.base import BaseHandler
 from tornado import web
 
 from ..model.errors import Unavailable
+from . import limits
 from .portal import SERVICE, page_address
 from .rounds import Round
 from .settings import ROUND_SCOPE
@@ -50,7 +51,8 @@ class AwayHandler(BaseHandler):
 
 
 def register() -> None:
-    """Adds the addresses to the Hub's own; right when called twice."""
+    """Adds the addresses to the Hub's own, and puts limits before some of those; right when called twice."""
     for path, handler in ((r"/api/visahub/round", RoundHandler), (rf"/services/{SERVICE}/.*", AwayHandler)):
         if not any(known is handler for _, known, *_ in apihandlers.default_handlers):
             apihandlers.default_handlers.append((path, handler))
+    limits.register()

@@ -15,7 +15,7 @@ from jupyterhub.app import JupyterHub
 from traitlets.config import Config
 
 from .. import build
-from . import lease, logs, own_database
+from . import lease, limits, logs, own_database
 from .portal import SERVICE, Site, portal_address
 
 ROUND_SCOPE = "custom:visahub:round"
@@ -43,6 +43,8 @@ _DEFAULTS: tuple[tuple[str, str, Any], ...] = (
     # Tokens that people make for scripts end; without this they would be valid for ever.
     ("JupyterHub", "token_expires_in_max_seconds", 90 * _DAY),
     ("JupyterHub", "last_activity_interval", 300),
+    # A front server on this machine is no user: behind it the address before its own is who asks.
+    ("JupyterHub", "trusted_downstream_ips", ["127.0.0.1", "::1", "::ffff:127.0.0.1"]),
     # A Hub that is asked to show a progress page does so after a second instead of holding the request.
     ("JupyterHub", "tornado_settings", {"slow_spawn_timeout": 1, "slow_stop_timeout": 10}),
     ("Spawner", "poll_interval", 30),
@@ -158,6 +160,7 @@ def _is_hub() -> bool:
 def _prepare(c: Config) -> None:
     """Stops a Hub with wrong settings, and brings a database in a file up to date before anything uses it."""
     parts = build.parts(c)
+    limits.apply()
     _make_private(_hubs_url(c))
     own_database.watch_over()
     if parts.settings.database_url.startswith("sqlite:///"):

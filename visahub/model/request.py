@@ -96,8 +96,11 @@ def _refused(rule: str, sentence: str) -> Refused:
 
 
 def _shown(value: object) -> str:
-    """Shows a hostile value in a sentence: short, printable, quoted."""
-    return ascii(str(value)[:40])
+    """Shows a hostile value in a sentence: short, printable, quoted; what is no text by its kind only."""
+    if isinstance(value, str):
+        return ascii(value[:40])
+    kinds = ((bool, "a truth value"), (int | float, "a number"), (Mapping, "an object"), (list | tuple, "a list"))
+    return next((name for kind, name in kinds if isinstance(value, kind)), "nothing" if value is None else "a thing")
 
 
 def _experiments(value: object) -> tuple[str, ...]:

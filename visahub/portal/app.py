@@ -22,7 +22,8 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler, StaticFileHandler
 from traitlets.config import Config
 
-from .. import build
+from .. import build, front
+from ..front import Front
 from ..model.logline import NoSecrets, secrets_of
 from . import api, choosing, events, experiments, health, instances, lab, progress, words
 from .auth import Callback, PortalAuth
@@ -105,16 +106,12 @@ def make_app(portal: Portal, static: Path, htmx: Path, builds: lab.Builds) -> Ap
     )
 
 
-def make_server(app: Application) -> HTTPServer:
-    """Makes the server: small bodies only, and no patience with those who send them byte by byte."""
-    return HTTPServer(
-        app,
-        max_body_size=MAX_BODY,
-        max_header_size=32 * 1024,
-        idle_connection_timeout=120,
-        body_timeout=20,
-        xheaders=True,
-    )
+def make_server(app: Application, trusted: list[str] | None = None) -> HTTPServer:
+    """Makes the server: small bodies only, and no patience with those who send them byte by byte.
+
+    `trusted` are the addresses of proxies: the first other one, from the right, is who asks.
+    """
+    return Front(app, max_body_size=MAX_BODY, xheaders=True, trusted_downstream=trusted or [], **front.SETTINGS)
 
 
 def make_jinja(templates: Path, static: Path, prefix: str, base_url: str, brand: str) -> Jinja:
@@ -204,7 +201,7 @@ async def serve(config: Config, portal_url: str | None = None) -> None:
     )
     builds = lab.Builds(_lab_folders(settings))
     app = make_app(portal, static, build.share("node_modules", "htmx.org", "dist"), builds)
-    server = make_server(app)
+    server = make_server(app, list(config.JupyterHub.get("trusted_downstream_ips", [])))
     url = urlparse(portal_url or os.environ.get("JUPYTERHUB_SERVICE_URL") or settings.portal_url)
     server.listen(url.port or 8090, address=url.hostname or "127.0.0.1")
     clock = Clock(hub, parts.store, parts.sources, settings.mirror_minutes, utc_now)
