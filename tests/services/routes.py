@@ -50,29 +50,27 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
     return [{"module": "tests.services.routes"}]
 
 
-_GROUP = re.compile(r"\((?:\?P<(\w+)>|\?:)?((?:[^()]|\([^()]*\))*)\)([*+?]|\{\d+,?\d*\})?")
-_NAMED = {"kernel_id": "0a1b2c3d-0000-0000-0000-000000000000", "kernel_name": "python3", "format": "html"}
+_GROUP = re.compile(r"\((?:\?P<\w+>|\?:)?((?:[^()]|\([^()]*\))*)\)([*+?]|\{\d+,?\d*\})?")
+_CANDIDATES = ("x", "/x", "5", "x/y", "0a1b2c3d-0000-0000-0000-000000000000", "html")
 
 
-def example(pattern: str) -> str:
-    """Gives an address that a pattern matches; fails when it finds none."""
-    text = pattern.removesuffix("$").removeprefix("^")
-    text = re.sub(r"\(\?[!=][^()]*\)", "", text)
+def example(pattern: str, text: str = "x") -> str:
+    """Gives an address that a pattern matches, with `text` for each part that may vary; fails when it finds none."""
+    address = re.sub(r"\(\?[!=][^()]*\)", "", pattern.removesuffix("$").removeprefix("^"))
     for _ in range(3):
-        text = _GROUP.sub(_fill, text)
-    text = re.sub(r"/\?$", "", text)
-    text = re.sub(r"\\(\W)", r"\1", text)
-    for candidate in (text, text.replace(".*", "x"), text + "/", text.replace("?", "")):
+        address = _GROUP.sub(lambda found: _filled(found, text), address)
+    address = re.sub(r"\\(\W)", r"\1", address.replace("/?", "/"))
+    for candidate in (address.replace(".*", text), address, "/" + address.replace(".*", text)):
         if re.fullmatch(pattern, candidate):
             return candidate
-    raise AssertionError(f"No address found for {pattern}: {text!r}")
+    raise AssertionError(f"No address found for {pattern}, tried {address}")
 
 
-def _fill(found: re.Match[str]) -> str:
-    name, inside, many = found.groups()
+def _filled(found: re.Match[str], text: str) -> str:
+    inside, many = found.groups()
     if many in {"?", "*"}:
         return ""
-    for candidate in (_NAMED.get(name or "", ""), "x", "/x", "5", "0a1b2c3d", "x/y", inside.split("|")[0], ""):
-        if candidate and re.fullmatch(inside, candidate):
+    for candidate in (text, *_CANDIDATES, *(re.sub(r"\\(\W)", r"\1", part) for part in inside.split("|"))):
+        if re.fullmatch(inside, candidate):
             return candidate
-    return "" if re.fullmatch(inside, "") else inside
+    return inside
