@@ -1,20 +1,29 @@
-"""Attacks on a running Hub, portal and instance, without credentials or with another's, named as in the threat model."""
+"""Attacks on a running Hub, portal and instance, without credentials or with others', named as in the threat model."""
 
 from __future__ import annotations
 
 import json
 import socket
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+from tornado.web import RequestHandler
 
 from tests.services.hub import ROOT, running, wait_until
-from tests.services.routes import ADDRESS, example
+from tests.services.routes import ADDRESS, METHODS, example
+from visahub.model.experiment import Member
 from visahub.model.instance import new_instance_id
+from visahub.portal.app import ROUTES
 
-from .conftest import OTHERS, OWN, Asking
+from .conftest import OTHERS, OWN, Asking, choices
+
+DORAS = replace(OWN, id="doras", team=(Member("dora"),))
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 
@@ -49,9 +58,6 @@ OPEN_AT_HUB = {
     "GET /hub/services/visahub/.*$": {503},
     # OAuth clients show their own secret here.
     "POST /hub/api/oauth2/token$": {400},
-    # Long deprecated in the Hub: one is gone, one fails.
-    "POST /hub/api/authorizations/token$": {404},
-    "POST /hub/api/authorizations/token/([^/]+)$": {500},
 }
 OPEN_AT_INSTANCE = {
     # Its version, by which the Hub sees that it is up.
@@ -81,7 +87,7 @@ SILENT = "/lab/api/licenses/(.*)$"
 def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
     with running(tmp_path_factory.mktemp("hub"), more=_MORE, with_portal=True) as hub:
         made = Asking(hub)
-        made.experiments(OWN, OTHERS)
+        made.experiments(OWN, OTHERS, DORAS)
         wait_until(hub.has_portal, "the portal answers")
         yield made
         made.store.close()
@@ -155,7 +161,7 @@ def test_x1_nobody_gets_into_an_instance(asking: Asking, lab: str, who: str) -> 
     found = [route for route in routes(asking, f"{cut}/") if route["pattern"].startswith(cut)]
     ours = {route["handler"] for route in found if route["handler"].startswith("visahub.")}
     assert ours == {f"visahub.singleuser.extension.{name}" for name in ("ActivityHandler", "DesktopSocket")}
-    token = {"nobody": "", "wrong": "wrong", "bob": asking.token("bob"), "another-instance": tiny_token(asking)}[who]
+    token = {"nobody": "", "wrong": "wrong", "bob": asking.token("bob"), "another-instance": tiny_token(asking)[1]}[who]
     headers = {"Authorization": f"token {token}"} if token else {}
     with httpx.Client(base_url=asking.hub.url, headers=headers, timeout=60) as client:
         assert opened(client, found, OPEN_AT_INSTANCE, cut, "x") == {}
@@ -178,30 +184,37 @@ def upgraded(asking: Asking, address: str, headers: dict[str, str]) -> int:
     return int(first.split()[1])
 
 
-def tiny_token(asking: Asking) -> str:
-    """Gives the token of a small instance of Bob's, as the instance itself was given it."""
+def tiny_token(asking: Asking) -> tuple[str, str]:
+    """Gives a small instance of Bob's: its server's name, and its token as it was given it."""
     mine = [row for row in asking.store.instances.live() if row.owner == "bob" and row.phase == "ready"]
     server = mine[0].server_name if mine else asking.started("bob", experiments=["others"])
-    return str(asking.visit(server, "bob")["environ"]["JUPYTERHUB_API_TOKEN"])
+    return server, str(asking.visit(server, "bob")["environ"]["JUPYTERHUB_API_TOKEN"])
 
 
 # What the token of an instance may ask of the Hub: who it is, and to tell that it is used.
-INSTANCE_MAY = {"GET /hub/api/user$", "POST /hub/api/users/([^/]+)/activity$"}
+INSTANCE_MAY = {
+    "GET /hub/api/user$": {200},
+    "GET /hub/api/users/([^/]+)$": {200},
+    "POST /hub/api/users/([^/]+)/activity$": {400},
+    # Pages, where a token is nobody: they say that nothing runs there.
+    "GET /hub/user/(?P<user_name>[^/]+)(?P<user_path>/.*)?$": {404},
+} | {f"{method} /hub/user/(?P<user_name>[^/]+)(?P<user_path>/.*)?$": {424} for method in ("POST", "PATCH", "DELETE")}
 
 
 def test_x20_an_instance_may_ask_the_hub_for_itself_only(asking: Asking) -> None:
-    headers = {"Authorization": f"token {tiny_token(asking)}"}
-    with httpx.Client(base_url=asking.hub.url, headers=headers, timeout=60) as client:
-        known = OPEN_AT_HUB | {name: {200, 400, 404} for name in INSTANCE_MAY}
-        for text in ("bob", "alice"):
-            wrong = opened(client, routes(asking, "/hub/"), known, text=text)
-            assert set(wrong.values()) <= {404}, wrong
-        me = client.get("/hub/api/user").json()
-        assert me["name"] == "bob"
-        assert not {"servers", "auth_state", "roles", "groups"} & {key for key, value in me.items() if value}
-        assert client.post("/hub/api/users/alice/activity", json={"servers": {}}).status_code in {403, 404}
+    server, token = tiny_token(asking)
+    with httpx.Client(base_url=asking.hub.url, headers={"Authorization": f"token {token}"}, timeout=60) as client:
+        found = routes(asking, "/hub/")
+        assert opened(client, found, OPEN_AT_HUB | INSTANCE_MAY, text="bob") == {}
+        absent = {key: statuses | {404} for key, statuses in INSTANCE_MAY.items() if "users" not in key}
+        wrong = opened(client, found, OPEN_AT_HUB | absent, text="alice")
+        assert set(wrong.values()) <= {404}, wrong
+        for path in ("user", "users/bob"):
+            model = client.get(f"/hub/api/{path}").json()
+            assert model["name"] == "bob"
+            told = {key for key, value in model.items() if value}
+            assert told <= {"name", "kind", "scopes", "token_id", "last_activity", "user_info"}, model
         # Its own account's other doors: no start, no stop, no token.
-        server = next(row.server_name for row in asking.store.instances.live() if row.owner == "bob")
         for method, path in (
             ("POST", "tokens"),
             ("GET", "tokens"),
@@ -212,3 +225,63 @@ def test_x20_an_instance_may_ask_the_hub_for_itself_only(asking: Asking) -> None
         ):
             answer = client.request(method, f"/hub/api/users/bob/{path}", json={})
             assert answer.status_code in {403, 404}, (method, path, answer.text)
+
+
+def test_x20_an_instance_may_tell_the_portal_of_itself_only(asking: Asking) -> None:
+    server, token = tiny_token(asking)
+    other = asking.started("bob", experiments=["others"])
+    body = {"last_activity": "2026-01-01T00:00:00+00:00"}
+    with httpx.Client(base_url=f"{asking.hub.url}{PORTAL}", timeout=60) as client:
+        client.headers["Authorization"] = f"token {token}"
+        for pattern, handler in ROUTES:
+            path = example(pattern, server)
+            methods = [m for m in METHODS if getattr(handler, m.lower()) is not getattr(RequestHandler, m.lower())]
+            for method in methods:
+                answer = client.request(method, path, json=body)
+                expected = {"health": 200, "oauth_callback": 400}.get(path, 403)
+                if path == f"api/instances/{server}/activity":
+                    expected = 204
+                assert answer.status_code == expected, (method, path, answer.text)
+        for name in (other, "iabsent999"):
+            answer = client.post(f"api/instances/{name}/activity", json=body)
+            assert answer.status_code == 404
+            assert "There is no such instance" in answer.json()["message"]
+    asking.ask("DELETE", other, {"remove": True}, "bob")
+
+
+def test_x9_parallel_starts_make_one_at_a_quota_of_one(asking: Asking) -> None:
+    """50 starts at once, through the portal's API and form and the Hub's API, by an account that may have one."""
+    session = asking.hub.login("dora")
+    session.follow_redirects = True
+    session.get(PORTAL)
+    form = {"experiment": "doras", "environment": "tiny", "hardware": "small"}
+    form["_xsrf"] = next(c.value or "" for c in session.cookies.jar if (c.name, c.path) == ("_xsrf", PORTAL))
+    asking.tokens["dora"] = asking.hub.token("dora")
+    headers = {"Authorization": f"token {asking.tokens['dora']}"}
+
+    body = choices(experiments=["doras"])
+
+    def begin(number: int) -> int:
+        server = new_instance_id()
+        if number % 3 == 0:
+            return asking.start(server, body, "dora").status_code
+        if number % 3 == 1:
+            return httpx.post(
+                f"{asking.hub.url}{PORTAL}api/instances", headers=headers, json=body, timeout=90
+            ).status_code
+        data = form | {"server_name": server}
+        return session.post(f"{PORTAL}instances", data=data, follow_redirects=False).status_code
+
+    with closing(session), ThreadPoolExecutor(50) as pool:
+        statuses = Counter(pool.map(begin, range(50)))
+    # The Hub says 202 when it has not heard the rules within a second, and the portal that it is not recorded yet.
+    assert set(statuses) <= {201, 202, 303, 409, 429, 503}, statuses
+    account = asking.store.accounts.named("dora")
+    kept = asking.store.instances.of_owner(account.id)
+    assert len(kept) == 1, kept
+    asking.hub.wait_ready("dora", kept[0].server_name)
+    assert len([row for row in asking.store.instances.live() if row.owner == "dora"]) == 1
+    active = [
+        name for name, server in asking.hub.api("GET", "/users/dora").json()["servers"].items() if server["ready"]
+    ]
+    assert active == [kept[0].server_name]

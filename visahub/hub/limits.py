@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jupyterhub import apihandlers
+from jupyterhub.apihandlers.auth import CookieAPIHandler, TokenAPIHandler
 from jupyterhub.apihandlers.users import UserServerAPIHandler, UserTokenListAPIHandler
 from tornado import web
 from tornado.httpserver import HTTPServer
@@ -27,10 +28,15 @@ def apply() -> None:
 
 
 def register() -> None:
-    """Puts our handlers in the place of the Hub's own; right when called twice."""
+    """Puts our handlers in the place of the Hub's own; right when called twice.
+
+    Two that the Hub keeps for services of before 2021 go: they fail with a traceback for everybody who asks.
+    """
     ours = {handler.__mro__[1]: handler for handler in (Servers, Tokens)}
     apihandlers.default_handlers[:] = [
-        (path, ours.get(handler, handler), *more) for path, handler, *more in apihandlers.default_handlers
+        (path, ours.get(handler, handler), *more)
+        for path, handler, *more in apihandlers.default_handlers
+        if handler not in {TokenAPIHandler, CookieAPIHandler}
     ]
 
 
