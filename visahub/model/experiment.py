@@ -91,6 +91,9 @@ class Sort(StrEnum):
     PROPOSAL = "proposal"
 
 
+MAX_PAGE = 1_000_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """One question to the catalogue: 5 to 100 rows a page, default 25; years compare with the start (visa.md B3-B5)."""
@@ -106,7 +109,7 @@ class Search:
     page_size: int = 25
 
     def __post_init__(self) -> None:
-        if not 1 <= self.page <= 1_000_000:
+        if not 1 <= self.page <= MAX_PAGE:
             raise Refused("There is no such page. Go back to page 1.", rule="page", status=422)
         if not 5 <= self.page_size <= 100:
             raise Refused("A page shows 5 to 100 experiments. Choose a number between.", rule="page-size", status=422)

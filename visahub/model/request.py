@@ -38,6 +38,7 @@ KEYBOARDS = {
     "pl": "Polish",
 }
 MAX_EXPERIMENTS = 20
+MAX_ID = 200
 MAX_NAME = 100
 MAX_NOTES = 2500
 
@@ -112,7 +113,7 @@ def _experiments(value: object) -> tuple[str, ...]:
             f"One instance takes at most {MAX_EXPERIMENTS} experiments, you chose {len(value)}. Remove some of them.",
         )
     for item in value:
-        if not isinstance(item, str) or not 1 <= len(item) <= 200 or not _is_plain(item, lines=False):
+        if not isinstance(item, str) or not 1 <= len(item) <= MAX_ID or not _is_plain(item, lines=False):
             raise _refused("experiments", f"{_shown(item)} is not an experiment id. Choose it on the form again.")
     return tuple(dict.fromkeys(value))
 

@@ -20,7 +20,7 @@ from .auth import check_is_instance
 from .base import Handler, Portal
 from .cards import links
 from .experiments import SEARCH_FIELDS, find, read_search, unknown_experiment
-from .openapi import DESCRIPTION
+from .openapi import described
 
 # A machine's clock may be ahead of ours by this much.
 CLOCK_SKEW = timedelta(minutes=1)
@@ -191,7 +191,9 @@ class ApiDescription(Api):
     """GET api/openapi.json."""
 
     async def get(self) -> None:
-        self.send_json(DESCRIPTION | {"servers": [{"url": self.portal.prefix.rstrip("/")}]})
+        menu = self.portal.menu
+        environments, hardware = [item.id for item in menu.environments], [size.id for size in menu.hardware]
+        self.send_json(described(self.portal.prefix, environments, hardware))
 
 
 def experiment_json(portal: Portal, account: Account, experiment: Experiment) -> dict[str, Any]:

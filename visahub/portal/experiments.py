@@ -49,7 +49,9 @@ def read_search(handler: RequestHandler, page: str | None = None) -> Search:
         with_open_data=_truth(handler, "with_open_data", True),
         only_mine=_truth(handler, "only_mine", False),
         sort=Sort(sort),
-        page=_whole(handler.get_argument("page", "1") if page is None else page, "page") or 1,
+        page=1
+        if (asked := _whole(handler.get_argument("page", "") if page is None else page, "page")) is None
+        else asked,
         page_size=_number(handler, "page_size", None) or 25,
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..model.experiment import Sort
-from ..model.request import KEYBOARDS, MAX_EXPERIMENTS, MAX_NAME, MAX_NOTES, RESOLUTIONS
+from ..model.experiment import MAX_PAGE, Sort
+from ..model.request import KEYBOARDS, MAX_EXPERIMENTS, MAX_ID, MAX_NAME, MAX_NOTES, RESOLUTIONS
 
 Json = dict[str, Any]
 
@@ -13,6 +13,7 @@ _TEXT: Json = {"type": "string"}
 _TRUTH: Json = {"type": "boolean"}
 _WHOLE: Json = {"type": "integer"}
 _TIME: Json = {"type": ["string", "null"], "format": "date-time"}
+_KEY: Json = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
 _DAY: Json = {"type": ["string", "null"], "format": "date"}
 
 
@@ -47,9 +48,9 @@ SCHEMAS: Json = {
     ),
     "StartRequest": _object(
         {
-            "experiments": _list(_TEXT) | {"maxItems": MAX_EXPERIMENTS},
-            "environment": _TEXT,
-            "hardware": _TEXT,
+            "experiments": _list(_TEXT | {"minLength": 1, "maxLength": MAX_ID}) | {"maxItems": MAX_EXPERIMENTS},
+            "environment": _KEY,
+            "hardware": _KEY,
             "name": _TEXT | {"maxLength": MAX_NAME, "description": "A friendly one is found when it is empty."},
             "resolution": {"enum": list(RESOLUTIONS)},
             "keyboard": {"enum": list(KEYBOARDS)},
@@ -133,7 +134,7 @@ _SEARCH = [
     _query("with_open_data", _TRUTH | {"default": True}, "Also what everybody may read."),
     _query("only_mine", _TRUTH | {"default": False}, "Only experiments with me in the team."),
     _query("sort", {"enum": [item.value for item in Sort]}, "The order."),
-    _query("page", {"type": "integer", "minimum": 1}, "The page, from 1."),
+    _query("page", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}, "The page, from 1."),
     _query("page_size", {"type": "integer", "minimum": 5, "maximum": 100, "default": 25}, "Experiments on a page."),
 ]
 
@@ -172,6 +173,16 @@ PATHS: Json = {
     },
     "/api/offers": {"get": _does("listOffers", "What may be chosen", _answers("200", "Offers"))},
 }
+
+
+def described(prefix: str, environments: list[str], hardware: list[str]) -> Json:
+    """Gives the description for one site: its address, and what may be chosen there."""
+    start = SCHEMAS["StartRequest"]
+    offered = {"environment": {"enum": environments}, "hardware": {"enum": hardware}}
+    here = start | {"properties": start["properties"] | offered}
+    components = DESCRIPTION["components"] | {"schemas": SCHEMAS | {"StartRequest": here}}
+    return DESCRIPTION | {"servers": [{"url": prefix.rstrip("/")}], "components": components}
+
 
 DESCRIPTION: Json = {
     "openapi": "3.1.0",
