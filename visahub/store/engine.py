@@ -120,12 +120,21 @@ class Database:
         )
 
     def make_file(self) -> None:
-        """Makes an absent SQLite file with mode 0600, and its directory with mode 0700."""
+        """Makes an absent SQLite file with mode 0600, and its directory with mode 0700.
+
+        The file belongs to whom the directory belongs to: a Hub that is root shares it with the portal's own user.
+        """
         if self.path is None or self.path.exists():
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            file = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                if os.geteuid() == 0:
+                    folder = self.path.parent.stat()
+                    os.fchown(file, folder.st_uid, folder.st_gid)
+            finally:
+                os.close(file)
         except OSError as error:
             raise Unavailable(
                 f"The file of visahub's database cannot be made: {error.strerror}. Make its directory writable."
