@@ -26,7 +26,7 @@ from ..model.launch import Launch, Look, Step
 from ..model.offer import Hardware, Offer
 from . import local_launch as launches
 from .base import Backend
-from .local_accounts import Person, own_person, unix_person
+from .local_accounts import Person, group_number, own_person, unix_person
 from .local_groups import Groups
 from .local_machine import free_memory_mb, offer
 from .local_place import LocalPlace, is_running
@@ -36,6 +36,7 @@ _Answer = TypeVar("_Answer")
 _TICK_SECONDS = 0.02
 _ANSWER_SECONDS = 5.0
 _THREADS = 16
+_PROXY_GROUP = "visahub-proxy"
 # Sockets below must stay short; see local_runs.
 _LONGEST_RUN_ROOT = 32
 
@@ -72,6 +73,11 @@ class LocalBackend(Backend):
         "the Hub is root, which it needs. A Hub that is root should switch it off only in a container that is thrown "
         "away: instances then run as root."
     ).tag(config=True)
+    proxy_group = Unicode(
+        help="The Unix group (name or number) of a proxy that is not root: it may use the sockets of instances, which "
+        "are closed to everybody else. Default: visahub-proxy where this machine has that group, else none, which is "
+        "right for a proxy that the Hub starts."
+    ).tag(config=True)
     commands: Dict[str, list[str]] = Dict(
         value_trait=List(Unicode()),
         key_trait=Unicode(),
@@ -100,6 +106,9 @@ class LocalBackend(Backend):
     def _data_dir_default(self) -> str:
         base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
         return str(Path(base) / "visahub")
+
+    def _proxy_group_default(self) -> str:
+        return _PROXY_GROUP if os.geteuid() == 0 and group_number(_PROXY_GROUP) is not None else ""
 
     def _use_unix_accounts_default(self) -> bool:
         return os.geteuid() == 0
@@ -220,7 +229,8 @@ class LocalBackend(Backend):
                         log=run.tail(),
                     )
                 if run.seal() and await _responds(client, f"http://localhost{prefix}api"):
-                    return
+                    gid = group_number(self.proxy_group) if self.proxy_group else None
+                    return run.open_to(gid) if gid is not None else None
                 await asyncio.sleep(_TICK_SECONDS)
 
 

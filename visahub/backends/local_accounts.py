@@ -65,6 +65,14 @@ def unix_person(account: Account, home_root: Path) -> Person:
     return Person(account.username, found.pw_uid, found.pw_gid, groups, found.pw_dir)
 
 
+def group_number(name: str) -> int | None:
+    """Gives the number of a group, None when this machine has none of that name."""
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
 def _check(account: Account) -> None:
     if not is_username(account.username):
         raise _taken(account, "the name cannot be a Unix account")

@@ -132,6 +132,17 @@ class Run:
         finally:
             os.close(web)
 
+    def open_to(self, gid: int) -> None:
+        """Lets a group use the sealed socket, too: the proxy's, where that is not root."""
+        web = os.open(self.path / "w", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            # Only we can exchange it by now. Its owner may close it again, which shuts out nobody but itself.
+            if os.fstat(web).st_uid == os.geteuid() and _is_socket(web, self.record.uid):
+                os.chown(_SOCKET, -1, gid, dir_fd=web, follow_symlinks=False)
+                os.chmod(_SOCKET, 0o660, dir_fd=web)
+        finally:
+            os.close(web)
+
     def is_listening(self) -> bool:
         """Tells whether the sealed socket takes connections; a busy or stopped server still counts."""
         try:
