@@ -13,7 +13,7 @@ desktop=(tigervnc-standalone-server xfce4-session xfce4-panel xfwm4 xfdesktop4 x
 wanted=(python3-venv)
 wanted+=("${desktop[@]}")
 if [ "$what" = test ]; then
-  wanted+=(chromium postgresql-15 xterm xdotool xclip x11-apps x11-utils iproute2 procps util-linux git)
+  wanted+=(chromium postgresql-15 xterm xdotool xclip x11-apps x11-utils iproute2 procps util-linux git systemd openssl curl)
 fi
 
 missing=()
