@@ -50,7 +50,7 @@ HOMES: dict[str, set[str]] = {
     "openstack": {"backends/openstack.py"},
     "batchspawner": {"backends/slurm.py", "hub/port.py"},
     "oauthenticator": {"hub/authenticator.py"},
-    "jupyterhub": {"hub", "portal", "singleuser/launcher.py", "singleuser/extension.py"},
+    "jupyterhub": {"hub", "portal", "singleuser/launcher.py", "singleuser/extension.py", "doctor/names.py"},
     "jupyter_server": {"singleuser"},
     "tornado": {"hub", "portal", "singleuser", "front"},
     "httpx": {"sources", "backends", "portal"},

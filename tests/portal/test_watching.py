@@ -26,7 +26,7 @@ async def test_health_asks_the_database(site: Site, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Health, "_last", (float("-inf"), ""))
     async with site.nobody() as client:
         answer = await client.get("health")
-        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+        assert (answer.status_code, answer.json()["status"]) == (200, "ok")
         monkeypatch.setattr(Health, "_last", (float("-inf"), ""))
         monkeypatch.setattr(site.store, "check", away)
         answer = await client.get("health")

@@ -26,6 +26,10 @@ class Backend(LoggingConfigurable):
         """Says what an operator should know about this place as it is set up here; asks nothing outside."""
         return []
 
+    def problems(self) -> list[str]:
+        """Says what keeps instances from starting in this place, each with its remedy; asks nothing outside."""
+        return []
+
     async def offers(self, hardware: tuple[Hardware, ...]) -> list[Offer]:
         """Says for each hardware of this backend whether it is free now."""
         raise NotImplementedError

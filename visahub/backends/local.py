@@ -25,6 +25,7 @@ from ..model.instance import State
 from ..model.launch import Launch, Look, Step
 from ..model.offer import Hardware, Offer
 from . import local_launch as launches
+from . import local_problems as problems
 from .base import Backend
 from .local_accounts import Person, group_number, own_person, unix_person
 from .local_groups import Groups
@@ -125,11 +126,6 @@ class LocalBackend(Backend):
                 "Local instances of all accounts run as the Unix account of the Hub, without isolation between them. "
                 "Run the Hub as root on a machine of its own, or use this only for people who trust each other."
             )
-        elif not launches.is_open_to_all(sys.executable):
-            found.append(
-                f"Accounts may not be able to run the Hub's Python: {os.path.realpath(sys.executable)} lies in a "
-                "closed directory. Install visahub where all may read it, or set LocalBackend.commands."
-            )
         if not self.limit_memory:
             found.append("The memory of local instances is not limited (LocalBackend.limit_memory is off).")
         elif self._place().groups.memory is None:
@@ -138,6 +134,15 @@ class LocalBackend(Backend):
                 "processes alone. Run the Hub as root outside a container to limit whole instances."
             )
         return found
+
+    def problems(self) -> list[str]:
+        run_root = Path(self.run_root)
+        is_open = not self.use_unix_accounts or launches.is_open_to_all(sys.executable)
+        return [
+            *problems.of_run_root(run_root, Runs(run_root, self.deployment).longest()),
+            *problems.of_programs(sys.executable, is_open, self.commands),
+            *(problems.of_accounts(Path(self.home_root)) if self.use_unix_accounts else ()),
+        ]
 
     async def offers(self, hardware: tuple[Hardware, ...]) -> list[Offer]:
         free_mb = await asyncio.to_thread(free_memory_mb)

@@ -202,12 +202,16 @@ class Runs:
                     "or let LocalBackend.run_root name another place."
                 )
             os.chmod(path, 0o711)  # noqa: S103 - others pass, so that accounts reach their own; they list nothing
-        longest = self.path / ("x" * _KEY_LENGTH) / "w" / f"{_SOCKET}:80"
+        longest = self.longest()
         if len(os.fsencode(longest)) > _LONGEST_SOCKET or str(longest) != str(longest).lower():
             raise Failed(
                 f"{self.path} is too long for unix sockets, or has capital letters, which get lost in addresses. "
                 "Let LocalBackend.run_root name a shorter place in lower-case letters."
             )
+
+    def longest(self) -> Path:
+        """Gives the longest path that is made here; the kernel and the proxy allow no more than _LONGEST_SOCKET."""
+        return self.path / ("x" * _KEY_LENGTH) / "w" / f"{_SOCKET}:80"
 
     def make(self, record: Record) -> Run:
         """Makes the directory of an attempt, whole or not at all."""

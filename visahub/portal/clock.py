@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 from ..flows.mirror import mirror
-from ..model.errors import VisahubError
+from ..model.errors import Refused, VisahubError
 from ..sources.base import Source
 from ..store.database import Store
-from .health import MIRRORS, ROUNDS
+from .health import MIRRORS, ROUNDS, Health
 from .hubapi import HubApi
 
 log = logging.getLogger(__name__)
@@ -59,12 +59,16 @@ class Clock:
             await self._hub.round()
         except VisahubError as error:
             ROUNDS.labels("failed").inc()
+            is_stranger = isinstance(error, Refused) and error.status in {401, 403}
+            Health.round = "refused" if is_stranger else "failed"
             log.warning("The round was not done: %s", error)
         except Exception:
             ROUNDS.labels("failed").inc()
+            Health.round = "failed"
             log.exception("The round failed")
         else:
             ROUNDS.labels("done").inc()
+            Health.round = "done"
 
     async def _mirror_all(self) -> None:
         for source in self._sources:

@@ -37,10 +37,15 @@ def count_request(handler: RequestHandler) -> None:
 
 
 class Health(Handler):
-    """GET health: 200 when the database answers and has its tables, else 503 with the remedy."""
+    """GET health: 200 when the database answers and has its tables, else 503 with the remedy.
+
+    `round` tells how the last round went, "refused" when the Hub does not know the portal's token. It changes no
+    status: a portal without its Hub still shows its pages' sentences, and comes back by itself.
+    """
 
     access = "open"
     is_json = True
+    round = "none"
     # Anybody may ask, so the database is asked once a second at most.
     _last: tuple[float, str] = (float("-inf"), "")
 
@@ -51,7 +56,7 @@ class Health(Handler):
             Health._last = (time.monotonic(), problem)
         if problem:
             raise Unavailable(problem)
-        self.send_json({"status": "ok"})
+        self.send_json({"status": "ok", "round": Health.round})
 
     async def _problem(self) -> str:
         began = time.monotonic()

@@ -1,0 +1,80 @@
+"""The databases: reachable, of the right age, apart from each other, with room, and a clock that fits them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..model.errors import VisahubError
+from .findings import CORRECT_FIRST, Answer, Check, Grade, Site
+
+_OURS = ("Visahub", "database_url", "sqlite:///visahub.sqlite")
+_HUBS = ("JupyterHub", "db_url", "sqlite:///jupyterhub.sqlite")
+_ROOM_BYTES = 500 * 2**20
+_CLOCK_SLACK = timedelta(minutes=10)
+
+
+def _database(site: Site) -> Answer:
+    if site.parts is None:
+        return Grade.SKIPPED, CORRECT_FIRST
+    try:
+        site.parts.store.check()
+    except VisahubError as error:
+        if site.file_of(*_OURS) is None and "does not answer" in error.sentence:
+            return Grade.PROBLEM, (
+                "The database of visahub does not answer. See whether its server runs, whether Visahub.database_url "
+                "names it, and whether its password is in the file that PGPASSFILE names (/etc/visahub/pgpass)."
+            )
+        return Grade.PROBLEM, error.sentence
+    return Grade.OK, "It answers, and its tables fit."
+
+
+def _database_of_its_own(site: Site) -> Answer:
+    if _place_of(site.setting(*_OURS)) == _place_of(site.setting(*_HUBS)):
+        return Grade.PROBLEM, (
+            "visahub and JupyterHub share one database; who locks it stops the whole Hub. "
+            "Give Visahub.database_url another file or database."
+        )
+    return Grade.OK, "visahub's database is not JupyterHub's."
+
+
+def _place_of(url: str) -> str:
+    """Gives what tells two databases apart: the file, or the address without driver, account and options."""
+    if "://" not in url or url.startswith("sqlite:///"):
+        # JupyterHub takes a plain path for a file, too.
+        return os.path.realpath(url.removeprefix("sqlite:///").split("?")[0])
+    parts = urlsplit(url)
+    return f"{parts.scheme.split('+')[0]}://{parts.hostname}:{parts.port or 5432}{parts.path}"
+
+
+def _room_on_disk(site: Site) -> Answer:
+    file = site.file_of(*_OURS)
+    folder = file.absolute().parent if file else Path.cwd()
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return Grade.PROBLEM, f"{folder} cannot be written to. Make it, or change Visahub.database_url."
+    free = shutil.disk_usage(folder).free
+    if free < _ROOM_BYTES:
+        return Grade.WARNING, f"Only {free // 2**20} MB are free in {folder}. Make room before the database stops."
+    return Grade.OK, f"{free // 2**30} GB are free."
+
+
+def _clock(site: Site) -> Answer:
+    if site.parts is None:
+        return Grade.SKIPPED, CORRECT_FIRST
+    try:
+        newest = max((row.changed for row in site.parts.store.instances.live()), default=None)
+    except VisahubError:
+        return Grade.SKIPPED, "The database has to answer first."
+    now = datetime.now(UTC)
+    if newest is not None and newest > now + _CLOCK_SLACK:
+        return Grade.PROBLEM, (
+            f"The clock of this machine is wrong, or was: it shows {now:%d %B %Y %H:%M} UTC, and the database knows of "
+            f"something that happened at {newest:%d %B %Y %H:%M}. Set the clock (timedatectl set-ntp true)."
+        )
+    return Grade.OK, "The clock is not behind what the database knows."
+
+
+CHECKS: tuple[Check, ...] = (_database, _database_of_its_own, _room_on_disk, _clock)
