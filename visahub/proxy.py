@@ -25,12 +25,22 @@ class NoProxy(Exception):
 
 
 def command() -> list[str]:
-    """Finds the proxy: of share/package.json when installed, else on the PATH."""
-    script = build.share("node_modules", "configurable-http-proxy", "bin", "configurable-http-proxy")
-    program, found = node(), str(script) if script.exists() else shutil.which("configurable-http-proxy")
-    start = [program, found] if program and found else ["configurable-http-proxy"]
+    """Gives how the proxy is started: the one of share/package.json when installed, else the one on the PATH."""
+    script, program = _script(), node()
+    if program is None or script is None:
+        start = ["configurable-http-proxy"]
+    else:
+        start = [program, "--require", str(build.share("proxy", "unix_sockets.cjs")), str(script)]
     # An instance that accepts a connection and never answers must not hold a browser for ever; websockets stay.
     return [*start, "--proxy-timeout", "120000"]
+
+
+def _script() -> Path | None:
+    """Finds the proxy's program, None when there is none or when it is not the one that Node runs."""
+    script = build.share("node_modules", "configurable-http-proxy", "bin", "configurable-http-proxy")
+    if not script.exists():
+        script = Path(shutil.which("configurable-http-proxy") or os.devnull).resolve()
+    return script if (script.parents[1] / "package.json").exists() else None
 
 
 def command_of(config: Config) -> list[str]:

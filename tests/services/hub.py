@@ -23,7 +23,7 @@ from typing import Any
 
 import httpx
 
-from visahub import build
+from visahub.proxy import command as proxy_command
 
 ROOT = Path(__file__).parents[2]
 ACCOUNTS = Path(__file__).with_name("accounts.json")
@@ -152,7 +152,7 @@ class RunningHub:
 
     def start_proxy(self) -> None:
         proxy, proxy_api, hub, _ = self.ports
-        command = [*_proxy_command(), "--ip", "127.0.0.1", "--port", str(proxy), "--api-ip", "127.0.0.1"]
+        command = [*proxy_command(), "--ip", "127.0.0.1", "--port", str(proxy), "--api-ip", "127.0.0.1"]
         command += ["--api-port", str(proxy_api), "--default-target", f"http://127.0.0.1:{hub}"]
         command += ["--error-target", f"http://127.0.0.1:{hub}/hub/error"]
         if self.domains:
@@ -343,12 +343,6 @@ def _popen(command: list[str], log: Path, environ: dict[str, str], cwd: Path | N
             restore_signals=True,
             start_new_session=True,
         )
-
-
-def _proxy_command() -> list[str]:
-    script = build.share("node_modules", "configurable-http-proxy", "bin", "configurable-http-proxy")
-    node = shutil.which("node") or shutil.which("node", path=str(Path(sys.executable).parent))
-    return [node, str(script)] if node and script.exists() else ["configurable-http-proxy"]
 
 
 def _certificate(folder: Path) -> tuple[str, str]:
