@@ -219,16 +219,21 @@ async def running(world: World, admission: launch.Admission, point: str) -> asyn
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_a_cancelled_start_is_cleaned_up_and_stays_cancelled(world: World, point: str) -> None:
+async def test_a_start_that_the_end_of_the_process_cancels_is_left_to_the_next(world: World, point: str) -> None:
     admission = world.admitted()
     task = await running(world, admission, point)
+    made = dict(world.place.resources)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert world.place.resources == {}
+    assert world.place.resources == made
     row = world.row(admission)
-    assert (row.phase, row.want) == (Phase.ERROR, Want.OFF)
-    assert row.sentence.startswith("The start was interrupted.")
+    assert (row.phase, row.want, row.attempt) == (Phase.STARTING, Want.ON, admission.instance.attempt)
+    # The next process starts the same attempt and adopts what is there.
+    del world.place.waits[point]
+    address = await launch.run(world.store, world.backend, world.launch(admission), world.clock)
+    assert world.row(admission).address == address
+    assert len(world.place.resources) == 1
 
 
 class Slow(FakeBackend):
@@ -236,16 +241,23 @@ class Slow(FakeBackend):
 
     stopped = False
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.begun = asyncio.Event()
+
     async def stop(self, attempt: str, state: Any) -> None:
+        self.begun.set()
         await asyncio.sleep(0.2)
         await super().stop(attempt, state)
         self.stopped = True
 
 
-async def test_a_second_cancellation_does_not_interrupt_the_clean_up(world: World) -> None:
+async def test_a_cancellation_does_not_interrupt_the_clean_up(world: World) -> None:
     admission = world.admitted()
     world.backend = backend = Slow(place=world.place, deployment="visahub")
-    task = await running(world, admission, "process")
+    world.place.failures["process"] = Failed("The machine broke down.")
+    task = asyncio.create_task(launch.run(world.store, world.backend, world.launch(admission), world.clock))
+    await backend.begun.wait()
     for _ in range(3):
         task.cancel()
         await asyncio.sleep(0.03)

@@ -60,6 +60,24 @@ def test_an_orderly_restart_leaves_it_alone(asking: Asking) -> None:
     assert asking.visit(server)["pid"] == before["pid"]
 
 
+def test_an_orderly_end_of_the_hub_leaves_a_start_to_the_next_one(asking: Asking) -> None:
+    (asking.home() / "slow").touch()
+    server = new_instance_id()
+    assert asking.start(server, choices()).status_code == 202
+    wait_until(asking.hub.instance_pids, "its process runs")
+    attempt, pids = asking.row(server).attempt, asking.hub.instance_pids()
+    asking.hub.stop()
+    assert (asking.row(server).phase, asking.row(server).want) == (Phase.STARTING, Want.ON)
+    assert asking.hub.instance_pids() == pids
+    asking.hub.start()
+    (asking.home() / "slow").unlink()
+    asking.hub.wait_ready("alice", server)
+    assert asking.row(server).phase is Phase.READY
+    assert asking.row(server).attempt == attempt
+    asking.hub.round()
+    assert asking.visit(server)["path"] == f"/user/alice/{server}/api"
+
+
 def test_a_start_that_runs_is_adopted(asking: Asking) -> None:
     (asking.home() / "slow").touch()
     server = new_instance_id()

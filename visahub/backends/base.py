@@ -38,7 +38,7 @@ class Backend(LoggingConfigurable):
         """Starts an instance; every step is saved before the next begins; the last one carries the address.
 
         When called again with an attempt that already exists outside, it adopts what is there. It cleans up nothing:
-        its caller calls `stop` after a failure or a cancellation.
+        its caller calls `stop` after a failure. A cancellation means that the process ends; the next one adopts.
         """
         raise NotImplementedError
 

@@ -161,21 +161,18 @@ class _Start:
 async def run(store: Store, backend: Backend, launch: Launch, clock: Clock) -> str:
     """Starts an admitted launch and gives its address; saves every step before the next one begins.
 
-    After any failure, a cancellation included, what was begun is stopped and the row says why. A wish `off` or `gone`
-    that comes meanwhile, or the deadline, ends the start the same way. Raises Refused ("superseded" for a wish),
-    Unavailable, Failed or CancelledError; a defect becomes Failed with a reference that the log has, too.
+    After any failure what was begun is stopped and the row says why. A wish `off` or `gone` that comes meanwhile, or
+    the deadline, ends the start the same way. Raises Refused ("superseded" for a wish), Unavailable or Failed; a
+    defect becomes Failed with a reference that the log has, too. A cancellation cleans up nothing.
     """
     start = _Start(store, backend, launch, clock)
     try:
         await _go(start)
-    except asyncio.CancelledError:
-        interrupted = Failed("The start was interrupted. Start it again; your files are kept.")
-        await undisturbed(_clean_up(start, interrupted))
-        raise
     except VisahubError as error:
         await undisturbed(_clean_up(start, error))
         raise
-    # Not BaseException: when the process itself ends, the row and its attempt are for the next one to find.
+    # Not BaseException: only the end of the process cancels a start. Orderly or not, the row and its attempt are then
+    # for the next process, which goes on with them.
     except Exception as error:
         told = _told(launch, error)
         await undisturbed(_clean_up(start, told))

@@ -18,6 +18,8 @@ from ..flows.steady import SteadyClock
 from ..model.account import Account
 from ..model.errors import Refused
 from ..model.instance import Event, Instance, Phase
+from .silence import Silence
+from .supervisor import Supervisor
 from .watch import Watch
 
 # What `decide` says of an instance that is not there any more.
@@ -44,6 +46,8 @@ class Desk:
     def __init__(self, parts: build.Parts) -> None:
         self.parts = parts
         self.watch = Watch(parts.backends, now)
+        self.silence = Silence(parts.store, now)
+        self.supervisor = Supervisor()
         self._starts: set[asyncio.Task[str]] = set()
 
     @classmethod
@@ -54,7 +58,7 @@ class Desk:
         return cls._one
 
     def keep(self, start: Coroutine[Any, Any, str]) -> asyncio.Task[str]:
-        """Runs a start that outlives the request which began it; the Hub's shutdown cancels and awaits it."""
+        """Runs a start that outlives the request which began it; the Hub's end cancels it, and the next Hub goes on."""
         task = asyncio.create_task(start)
         self._starts.add(task)
         task.add_done_callback(self._starts.discard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,16 @@ class NothingStarted(Exception):
     jupyterhub_message = ""
 
 
+class _Quiet(logging.Filter):
+    """Keeps the traceback of `NothingStarted` out of the Hub's log: nothing is wrong."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], NothingStarted))
+
+
+_quiet = _Quiet()
+
+
 def options(form_data: Mapping[str, list[Any]]) -> dict[str, Any]:
     """Turns a form's lists of strings into the mapping that `StartRequest.read` judges; unknown fields stay in."""
     read: dict[str, Any] = {}
@@ -38,6 +49,9 @@ def options(form_data: Mapping[str, list[Any]]) -> dict[str, Any]:
 
 def keep(spawner: Any, query: Mapping[str, list[str]]) -> None:
     """Keeps the choices of an address until the page is made, a moment later, in the same request."""
+    # It is this log that the Hub writes to; adding the same filter again changes nothing.
+    log = spawner.handler.log
+    getattr(log, "logger", log).addFilter(_quiet)
     # The default server's spawner is the one that the Hub gives to the page when a form fails, so the handler keeps it.
     spawner.handler.visahub_choices = {
         name: [value[:_LONGEST] for value in values[:_MOST]] for name, values in list(query.items())[:_MOST]

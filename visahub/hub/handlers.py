@@ -12,6 +12,7 @@ from tornado import web
 
 from ..model.errors import Unavailable
 from . import limits
+from .desk import Desk
 from .portal import SERVICE, page_address
 from .rounds import Round
 from .settings import ROUND_SCOPE
@@ -31,11 +32,15 @@ class RoundHandler(APIHandler):
             raise web.HTTPError(403, "Only visahub's own portal may ask for a round.")
         if _busy.locked():
             raise web.HTTPError(409, "A round is under way. Ask again in a few seconds.")
+        supervisor = Desk.of(self.settings["config"]).supervisor
+        supervisor.heard(self)
         async with _busy:
             try:
                 done = await Round(self).run()
             except Unavailable as error:
                 raise web.HTTPError(503, error.sentence) from None
+            finally:
+                supervisor.heard(self)
         self.write(json.dumps(done))
 
 

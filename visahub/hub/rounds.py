@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from jupyterhub import orm
+from jupyterhub.utils import url_path_join
 
 from ..backends.base import Backend
 from ..flows import reconcile, steady
 from ..model.errors import Refused, Unavailable
-from ..model.instance import Instance
+from ..model.instance import Instance, Phase, Want
 from ..model.offer import Offer
 from ..model.request import StartRequest
 from ..store.database import ask
@@ -41,6 +42,7 @@ class Round:
         dropped = await self._guarded("records", self._drop_records()) or 0
         await self._guarded("offers", self._save_offers())
         routes = await self._guarded("routes", self._check_routes()) or 0
+        await self._guarded("answers", self._look_for_silence())
         return {"again": again, "dropped": dropped, "routes": routes, "jumped": jumped.total_seconds()}
 
     async def _guarded(self, name: str, work: Any) -> Any:
@@ -126,6 +128,20 @@ class Round:
         if missing:
             await proxy.check_routes(self._handler.users, settings["services"], routes)
         return len(missing)
+
+    async def _look_for_silence(self) -> None:
+        rows = await ask(self._desk.parts.store.instances.live)
+        ready = [row for row in rows if row.phase is Phase.READY and row.want is Want.ON]
+        self._desk.silence.look(ready, self._addresses({row.attempt for row in ready}))
+
+    def _addresses(self, attempts: set[str]) -> dict[str, str]:
+        """Gives where the Hub itself asks whether a server is up, by attempt."""
+        return {
+            spawner.attempt: url_path_join(spawner.server.url, "api")
+            for user in self._handler.users.values()
+            for spawner in user.spawners.values()
+            if spawner.ready and spawner.attempt in attempts
+        }
 
     def _expected_routes(self) -> Iterable[str]:
         yield self._handler.hub.routespec

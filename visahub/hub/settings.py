@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from jupyterhub.app import JupyterHub
 from traitlets.config import Config
 
 from .. import build, proxy
+from ..flows.descriptors import expect_shortage
 from . import lease, limits, logs, own_database
 from .portal import SERVICE, Site, portal_address
 
@@ -134,6 +136,9 @@ def _is_hub() -> bool:
 
 def _prepare(c: Config) -> None:
     """Stops a Hub with wrong settings, and brings a database in a file up to date before anything uses it."""
+    # The Hub reads its configuration in its event loop; a command such as `jupyterhub token` has none.
+    with contextlib.suppress(RuntimeError):
+        expect_shortage()
     parts = build.parts(c)
     limits.apply()
     _make_private(_hubs_url(c))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from types import SimpleNamespace
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+from jupyterhub import __version__
+from jupyterhub.objects import Server
 from jupyterhub.spawner import Spawner
+from jupyterhub.utils import AnyTimeoutError
 from traitlets import Unicode, default
 
 from ..flows import end, launch
@@ -25,9 +29,26 @@ from .refusals import spoken
 # Where a spawned server would get more than it needs: old names of the same token, and the Hub's own settings.
 _NOT_FOR_INSTANCES = {"JPY_API_TOKEN", "JUPYTERHUB_OAUTH_SCOPES", "JUPYTERHUB_ADMIN_ACCESS"}
 _PROGRESS_SECONDS = 0.5
+# How long a restarted Hub waits for the answer of an instance that is known to run.
+_KNOWN_SECONDS = 5
 
 # The Hub loads its spawner class before it makes its list of addresses.
 handlers.register()
+
+
+class Known(Server):
+    """A server that was ready before the Hub was restarted. The Hub would end it if it did not answer now.
+
+    That is for its owner to decide: `silence.py` tells that it does not answer.
+    """
+
+    async def wait_up(self, **kwargs: Any) -> Any:
+        try:
+            async with asyncio.timeout(_KNOWN_SECONDS):
+                return await super().wait_up(**kwargs)
+        except AnyTimeoutError:
+            # All that the Hub reads of the answer.
+            return SimpleNamespace(headers={"X-JupyterHub-Version": __version__})
 
 
 class VisaSpawner(Spawner):
@@ -183,6 +204,8 @@ class VisaSpawner(Spawner):
                 row = await self._row()
             if row is not None and row.address:
                 self._set_address(row.address)
+            if row is not None and row.phase is Phase.READY:
+                self._server = Known(orm_server=self.orm_spawner.server)
         except Exception as error:
             # The Hub must not be held up by one instance: it asks the address below once and gives up.
             self.http_timeout = 1

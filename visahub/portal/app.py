@@ -23,6 +23,7 @@ from tornado.web import Application, RequestHandler, StaticFileHandler
 from traitlets.config import Config
 
 from .. import addresses, build, front
+from ..flows.descriptors import expect_shortage
 from ..front import Front
 from ..model.logline import NoSecrets, secrets_of
 from . import api, choosing, events, experiments, health, instances, lab, progress, words
@@ -188,6 +189,7 @@ def _base_url(config: Config) -> str:
 
 async def serve(config: Config, portal_url: str | None = None) -> None:
     """Serves until SIGTERM or SIGINT."""
+    expect_shortage()
     parts = build.parts(config)
     settings = parts.settings
     base_url = _base_url(config)

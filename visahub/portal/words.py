@@ -156,6 +156,8 @@ def state(instance: Instance, step: Event | None, now: datetime) -> State:
     if phase is Phase.STARTING:
         text = f"Starting: {step.text}" if step else "Starting."
         return State("wait moving", "", text, step.percent or 0 if step else 0)
+    if phase is Phase.READY and instance.sentence:
+        return State("bad", "", instance.sentence)
     if phase is Phase.READY:
         used = f" Last used {ago(instance.last_activity, now)}." if instance.last_activity else ""
         return State("ok", "", f"Ready, started {ago(instance.ready or instance.changed, now)}.{used}")

@@ -148,6 +148,16 @@ class Instances:
             _save(connection, new)
         return new
 
+    def remark(self, instance_id: str, attempt: str, sentence: str, now: datetime) -> None:
+        """Says something of an attempt that is ready, or takes it back with ''; nothing else of its row changes."""
+        with self._database.write() as connection:
+            old = _locked(connection, instance_id)
+            if old.attempt != attempt or old.phase is not Phase.READY or old.sentence == sentence:
+                return
+            new = replace(old, sentence=sentence)
+            _save(connection, new)
+            events.add(self._database, connection, new, now, "remark", text=sentence or "It answers again.")
+
     def note(self, instance_id: str, text: str, now: datetime) -> None:
         """Keeps a text, such as the last lines of a log, with the events; the end of it when it is long."""
         with self._database.write() as connection:
