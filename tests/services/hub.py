@@ -148,6 +148,11 @@ class RunningHub:
         assert self._hub is not None
         return self._hub.pid
 
+    @property
+    def proxy_pid(self) -> int:
+        assert self._proxy is not None
+        return self._proxy.pid
+
     # Processes: started with their signals reset, ended by their own number.
 
     def start_proxy(self) -> None:
