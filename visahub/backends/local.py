@@ -240,8 +240,12 @@ class LocalBackend(Backend):
 
 
 async def _responds(client: httpx.AsyncClient, url: str) -> bool:
-    """Tells whether a server answers, in the way in which the Hub will ask: anything but its own error will do."""
+    """Tells whether a server answers, in the way in which the Hub will ask: anything but its own error will do.
+
+    Whatever follows the status is not read: the account may have put another program in its server's place.
+    """
     try:
-        return (await client.get(url)).status_code < 500
-    except httpx.HTTPError:
+        async with asyncio.timeout(_ANSWER_SECONDS), client.stream("GET", url) as answer:
+            return answer.status_code < 500
+    except (httpx.HTTPError, TimeoutError):
         return False

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 import sys
 from typing import Any
 
@@ -59,8 +60,8 @@ class Home:
             self._trouble = f"~/{FOLDER} cannot be used: {error.strerror}. Move away what is there."
             return
         # No manifest, or a broken one: nothing is known to be ours, so that nothing is removed.
-        with contextlib.suppress(OSError, ValueError), open(os.path.join(self._folder, MANIFEST), "rb") as file:
-            read = json.loads(file.read(1_000_000))
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            read = json.loads(_content(os.path.join(self._folder, MANIFEST)))
             if isinstance(read, dict):
                 self._ours = {str(name): str(target) for name, target in read.items() if _is_name(str(name))}
 
@@ -119,6 +120,13 @@ class Home:
             with open(draft, "x", encoding="utf-8") as file:
                 json.dump(self._ours, file)
             os.replace(draft, os.path.join(self._folder, MANIFEST))
+
+
+def _content(path: str) -> bytes:
+    """Reads a file of the account; a pipe or a device in its place must not make a start wait."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:
+        return file.read(1_000_000) if stat.S_ISREG(os.fstat(handle).st_mode) else b""
 
 
 def _target(path: str) -> str | None:

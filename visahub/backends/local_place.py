@@ -28,6 +28,7 @@ class LocalPlace:
         self.starting: set[str] = set()
         # Only to collect the exit status of what this Hub has started.
         self._children: set[int] = set()
+        self._is_swept = False
 
     def prepared(self, launch: Launch, person: Person) -> tuple[Run, list[str]]:
         """Gives the attempt's run directory with the home prepared, or as it is when the attempt runs already."""
@@ -79,6 +80,9 @@ class LocalPlace:
             os.close(log)
 
     def look(self) -> Look:
+        if not self._is_swept:
+            self._is_swept = True
+            self._runs.sweep()
         for child in list(self._children):
             if processes.has_ended(child):
                 self._children.discard(child)
@@ -117,8 +121,10 @@ class LocalPlace:
         if run is not None:
             run.remove()
 
-    def _members(self, attempt: str, run: Run | None, keeper: tuple[int, int] | None) -> set[int]:
-        """Gives all processes of an attempt: what its control group holds, what its environment names, and below."""
+    def _members(self, attempt: str, run: Run | None, keeper: tuple[int, int] | None) -> dict[int, int]:
+        """Gives all processes of an attempt and when each began: what its control group holds, what its environment
+        names, and below.
+        """
         table = processes.scan()
         roots = self.groups.pids(self._runs.key(attempt))
         if keeper is not None and processes.is_alive(*keeper):
@@ -128,7 +134,7 @@ class LocalPlace:
             is_own = run is None or process.uid == run.record.uid
             if is_own and process.attempt == attempt and self._runs.is_runtime(attempt, process.runtime):
                 roots.add(process.pid)
-        return processes.below(table, roots)
+        return {pid: table[pid].started for pid in processes.below(table, roots)}
 
 
 def is_running(run: Run) -> bool:

@@ -26,6 +26,8 @@ _TERM_SECONDS = 7.0
 _KILL_SECONDS = 10.0
 # Long for a file server that wakes up, short enough for a start.
 _HOME_SECONDS = 30.0
+# A process may carry megabytes of environment, and there may be thousands of them.
+_ENVIRON_BYTES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def _read(pid: int) -> Process | None:
 def _environ(pid: int) -> tuple[str, str]:
     attempt = runtime = b""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-        for item in file.read().split(b"\0"):
+        for item in file.read(_ENVIRON_BYTES).split(b"\0"):
             if item.startswith(b"VISAHUB_ATTEMPT="):
                 attempt = item[16:]
             elif item.startswith(b"VISAHUB_RUNTIME="):
@@ -155,10 +157,11 @@ def has_ended(child: int) -> bool:
         return True
 
 
-def end(find: Callable[[], set[int]], kill: Callable[[], None], keeper: tuple[int, int] | None) -> None:
-    """Ends all that `find` finds: the keeper is asked, then everything is killed until none is left.
+def end(find: Callable[[], Mapping[int, int]], kill: Callable[[], None], keeper: tuple[int, int] | None) -> None:
+    """Ends all that `find` finds (number and start time): the keeper is asked, then all is killed until none is left.
 
-    `kill` ends what a cgroup holds. Raises Unavailable when something cannot be ended (it waits for a dead disk).
+    A number that was given to another process meanwhile is not touched. `kill` ends what a cgroup holds. Raises
+    Unavailable when something cannot be ended (it waits for a dead disk).
     """
     if keeper is not None and _signal(*keeper, signal.SIGTERM):
         deadline = time.monotonic() + _TERM_SECONDS
@@ -173,9 +176,8 @@ def end(find: Callable[[], set[int]], kill: Callable[[], None], keeper: tuple[in
                 "that does not answer. Try again in a few minutes, or tell support."
             )
         kill()
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        for pid, start in found.items():
+            _signal(pid, start, signal.SIGKILL)
         time.sleep(pause)
         pause = min(pause * 2, 0.2)
 

@@ -12,15 +12,13 @@ socket in its place, which Hub and proxy would follow with their own rights. Use
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
+import logging
 import os
 import re
 import secrets
-import shutil
 import socket
 import stat
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,16 +26,21 @@ from typing import Any
 from urllib.parse import quote
 
 from ..model.errors import Failed
+from .local_remove import remove_tree
+from .local_socket import PASSABLE, SOCKET, open_to, sealed
+
+log = logging.getLogger(__name__)
 
 _ATTEMPT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 # Short, since kernels put sockets with names of 54 characters below, and 107 is the limit of the kernel.
 _KEY_LENGTH = 12
-_SOCKET = "s"
 _LONGEST_SOCKET = 99
 _TAIL_LINES = 200
+# Control characters (a terminal obeys them, a database may refuse them) and those that turn the reading direction.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _TAIL_BYTES = 64_000
-_REMOVALS = 50
-_REMOVAL_PAUSE_SECONDS = 0.02
+# What is no run directory any more and is only to be removed.
+_ASIDE = ".gone-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,7 @@ class Run:
 
     @property
     def socket(self) -> Path:
-        return self.path / "w" / _SOCKET
+        return self.path / "w" / SOCKET
 
     @property
     def pid_file(self) -> Path:
@@ -110,38 +113,11 @@ class Run:
 
     def seal(self) -> bool:
         """Takes the socket's directory from the account once the socket is there; tells whether it is."""
-        try:
-            web = os.open(self.path / "w", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return False
-        try:
-            if not _is_socket(web, self.record.uid):
-                return False
-            if os.fstat(web).st_uid != os.geteuid():
-                os.fchown(web, os.geteuid(), os.getegid())
-                # The mode also masks whatever access list the account has set. The account may pass still: it may be
-                # between making the socket and setting the socket's own mode.
-                os.fchmod(web, 0o711)
-                # It may have been exchanged until a moment ago; from now on it cannot be.
-                if not _is_socket(web, self.record.uid):
-                    raise Failed("The instance's socket is not its own, so it was not used. Start the instance again.")
-            # The Hub keeps the port 80 with a unix socket's address, which the proxy then takes for part of the path.
-            with contextlib.suppress(FileExistsError):
-                os.symlink(_SOCKET, f"{_SOCKET}:80", dir_fd=web)
-            return True
-        finally:
-            os.close(web)
+        return sealed(self.path / "w", self.record.uid)
 
     def open_to(self, gid: int) -> None:
         """Lets a group use the sealed socket, too: the proxy's, where that is not root."""
-        web = os.open(self.path / "w", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            # Only we can exchange it by now. Its owner may close it again, which shuts out nobody but itself.
-            if os.fstat(web).st_uid == os.geteuid() and _is_socket(web, self.record.uid):
-                os.chown(_SOCKET, -1, gid, dir_fd=web, follow_symlinks=False)
-                os.chmod(_SOCKET, 0o660, dir_fd=web)
-        finally:
-            os.close(web)
+        open_to(self.path / "w", self.record.uid, gid)
 
     def is_listening(self) -> bool:
         """Tells whether the sealed socket takes connections; a busy or stopped server still counts."""
@@ -157,32 +133,26 @@ class Run:
             return False
 
     def tail(self) -> str:
-        """Gives the last lines of the log."""
+        """Gives the last lines of the log, without what could make a page or a terminal show something else."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-                return "\n".join(file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
+                lines = file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+                return "\n".join(_UNPRINTABLE.sub("\ufffd", line) for line in lines)
         except OSError:
             return ""
 
     def remove(self) -> None:
-        """Removes the directory; what the account has put into it is not followed (rmtree works by descriptors).
+        """Removes the directory: from its place at once, and then for good.
 
-        A start that is being ended may still put something in, or take something away: then it is tried again.
+        What cannot be removed now (something in it is mounted and busy) holds nobody up; `Runs.sweep` tries again.
         """
-        for _ in range(_REMOVALS - 1):
-            try:
-                shutil.rmtree(self.path)
-            except FileNotFoundError:
-                if not os.path.lexists(self.path):
-                    return
-            except OSError as error:
-                if error.errno != errno.ENOTEMPTY:
-                    raise
-            else:
-                return
-            time.sleep(_REMOVAL_PAUSE_SECONDS)
-        shutil.rmtree(self.path)
+        aside = self.path.with_name(f"{_ASIDE}{secrets.token_hex(8)}")
+        try:
+            self.path.rename(aside)
+        except FileNotFoundError:
+            return
+        _remove(aside)
 
 
 class Runs:
@@ -194,14 +164,14 @@ class Runs:
     def prepare(self) -> None:
         """Makes the directories above; refuses what somebody else has put there."""
         for path in (self.path.parent, self.path):
-            path.mkdir(mode=0o711, parents=True, exist_ok=True)
+            path.mkdir(mode=PASSABLE, parents=True, exist_ok=True)
             seen = os.lstat(path)
-            if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid():
+            if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or _is_movable(path):
                 raise Failed(
-                    f"{path} does not belong to the Hub, so nothing was started. Remove it, "
-                    "or let LocalBackend.run_root name another place."
+                    f"{path} does not belong to the Hub, or others could replace it, so nothing was started. Remove "
+                    "it, or let LocalBackend.run_root name another place."
                 )
-            os.chmod(path, 0o711)  # noqa: S103 - others pass, so that accounts reach their own; they list nothing
+            os.chmod(path, PASSABLE)
         longest = self.longest()
         if len(os.fsencode(longest)) > _LONGEST_SOCKET or str(longest) != str(longest).lower():
             raise Failed(
@@ -211,14 +181,15 @@ class Runs:
 
     def longest(self) -> Path:
         """Gives the longest path that is made here; the kernel and the proxy allow no more than _LONGEST_SOCKET."""
-        return self.path / ("x" * _KEY_LENGTH) / "w" / f"{_SOCKET}:80"
+        return self.path / ("x" * _KEY_LENGTH) / "w" / f"{SOCKET}:80"
 
     def make(self, record: Record) -> Run:
         """Makes the directory of an attempt, whole or not at all."""
         self.prepare()
         draft = self.path / f".{secrets.token_hex(8)}"
-        draft.mkdir(mode=0o711)
-        os.chmod(draft, 0o711)  # noqa: S103 - whatever the Hub's umask; see prepare
+        draft.mkdir(mode=PASSABLE)
+        # Whatever the Hub's umask.
+        os.chmod(draft, PASSABLE)
         try:
             _write(draft / "record.json", json.dumps(asdict(record)))
             _write(draft / "log", "")
@@ -228,7 +199,7 @@ class Runs:
             # Fails when the attempt has a directory already, since that is never empty.
             draft.rename(self.path / self.key(record.attempt))
         except BaseException:
-            shutil.rmtree(draft)
+            _remove(draft)
             raise
         return Run(self.path / self.key(record.attempt), record)
 
@@ -257,12 +228,25 @@ class Runs:
             if run is not None:
                 yield run
 
+    def sweep(self) -> None:
+        """Removes what earlier removals have left; what is still busy stays for the next time."""
+        with contextlib.suppress(FileNotFoundError):
+            for path in self.path.glob(f"{_ASIDE}*"):
+                _remove(path)
+
     def _read(self, path: Path) -> Run | None:
+        """Reads a record of the Hub's own; a directory or a file that somebody else has put there is none."""
         try:
-            read: Mapping[str, Any] = json.loads((path / "record.json").read_text())
-            return Run(path, Record(**read))
+            if os.lstat(path).st_uid != os.geteuid():
+                return None
+            handle = os.open(path / "record.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        with open(handle, encoding="utf-8") as file:
+            if os.fstat(handle).st_uid != os.geteuid():
+                return None
+            read: Mapping[str, Any] = json.loads(file.read())
+        return Run(path, Record(**read))
 
     def is_runtime(self, attempt: str, runtime: str) -> bool:
         """Tells whether this is the VISAHUB_RUNTIME of an attempt here: what processes say of themselves is checked."""
@@ -282,13 +266,26 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _is_socket(directory: int, uid: int) -> bool:
-    try:
-        seen = os.stat(_SOCKET, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
+def _is_movable(path: Path) -> bool:
+    """Tells whether an account could put something else in a directory's place, by its rights further up.
+
+    Only asked of a Hub that is root: without Unix accounts of their own, accounts have the Hub's rights anyway.
+    """
+    if os.geteuid() != 0:
         return False
-    # One name only: a hard link could lead to the socket of another program.
-    return stat.S_ISSOCK(seen.st_mode) and seen.st_uid == uid and seen.st_nlink == 1
+    for above in Path(os.path.realpath(path)).parents:
+        seen = os.lstat(above)
+        for_others = seen.st_mode & (0o002 if seen.st_gid == 0 else 0o022)
+        if seen.st_uid != 0 or (for_others and not seen.st_mode & stat.S_ISVTX):
+            return True
+    return False
+
+
+def _remove(path: Path) -> None:
+    try:
+        remove_tree(path)
+    except OSError as error:
+        log.warning("%s could not be removed yet: %s", path, error)
 
 
 def _quoted(path: Path) -> str:
