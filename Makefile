@@ -22,8 +22,8 @@ check: ## Lint, types and the tests that need no server
 	  .venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy && \
 	  .venv/bin/python -m pytest -n 2 -q -m "not services and not browser and not slow" $(ARGS)
 
-bench: ## Print the table of ratios
-	@here="$(HERE)" && cd "$$here" && share/scripts/install.sh test && mkdir -p build && \
+bench: ## Print the table of figures, all or ONLY=name, and write build/bench.json
+	@here="$(HERE)" && cd "$$here" && share/scripts/install.sh bench && \
 	  .venv/bin/python -m benchmarks $(ONLY)
 
 wheel: ## Build the wheel, with noVNC and htmx in it

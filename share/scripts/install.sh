@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs what is missing for the demonstration or the tests: `install.sh demo` or `install.sh test`.
+# Installs what is missing for the demonstration, the tests or the figures: `install.sh demo`, `test` or `bench`.
 # System packages come by apt when this is root or may use sudo; else a sentence says what is missing.
 # Everything else goes into .venv and share/node_modules of this checkout. A second run finds all in place at once.
 set -euo pipefail
@@ -12,7 +12,7 @@ desktop=(tigervnc-standalone-server xfce4-session xfce4-panel xfwm4 xfdesktop4 x
   dbus-x11 x11-xserver-utils x11-xkb-utils xauth xkb-data fonts-dejavu-core adwaita-icon-theme)
 wanted=(python3-venv)
 wanted+=("${desktop[@]}")
-if [ "$what" = test ]; then
+if [ "$what" != demo ]; then
   wanted+=(chromium postgresql-15 xterm xdotool xclip x11-apps x11-utils iproute2 procps util-linux git systemd openssl curl)
 fi
 
@@ -61,11 +61,16 @@ done
 [ -n "$python" ] || { say "Python 3.11 or newer with its venv module is needed: apt-get install python3-venv"; exit 1; }
 
 extras=hub,portal,instance
-[ "$what" = test ] && extras=$extras,test
+[ "$what" = demo ] || extras=$extras,test
+[ "$what" != bench ] || extras=$extras,bench
 stamp=.venv/.installed-$what
 mark=$(cat setup.cfg pyproject.toml constraints.txt | sha256sum | cut -c1-16)
-# What the tests need holds all that the demonstration needs.
-if [ "$(cat "$stamp" 2>/dev/null)" != "$mark" ] && [ "$(cat .venv/.installed-test 2>/dev/null)" != "$mark" ]; then
+# What the tests need holds all that the demonstration needs, and the figures need more than the tests.
+is_there=
+for word in "$what" $([ "$what" = bench ] || echo test bench); do
+  [ "$(cat ".venv/.installed-$word" 2>/dev/null)" != "$mark" ] || is_there=1
+done
+if [ -z "$is_there" ]; then
   say "Installing the Python packages ..."
   [ -x .venv/bin/python ] || "$python" -m venv .venv
   .venv/bin/python -m pip install -q -c constraints.txt -e ".[$extras]"
