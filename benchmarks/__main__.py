@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from . import launcher, start
+from . import browser, launcher, start
 from .runner import run
 
 MEASUREMENTS = {
     "launcher": launcher.measure,
     "start": start.measure,
+    "browser": browser.measure,
 }
 
 if __name__ == "__main__":
