@@ -46,9 +46,9 @@ def test_a_round_saves_what_is_free(asking: Asking) -> None:
     assert set(offers) == {"small", "large"}
 
 
-def test_records_of_refused_starts_go(asking: Asking) -> None:
+def test_records_of_servers_that_were_never_admitted_go(asking: Asking) -> None:
     server = new_instance_id()
-    assert asking.start(server, choices(hardware="large")).status_code == 403
+    assert asking.ask("PUT", server, {"display_name": server, "user_options": choices()}).status_code == 201
     assert asking.hub.server("alice", server) is not None
     asking.hub.round()
     asking.hub.round()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -38,8 +39,7 @@ def by_form(asking: Asking, server: str, options: dict[str, Any]) -> tuple[int, 
 def by_patch(asking: Asking, server: str, options: dict[str, Any]) -> tuple[int, str]:
     asking.ask("PUT", server, {"display_name": server, "user_options": choices()})
     response = asking.ask("PATCH", server, {"user_options": options})
-    if response.status_code == 200:
-        response = asking.ask("POST", server)
+    asking.ask("DELETE", server, {"remove": True})
     return response.status_code, response.json()["message"]
 
 
@@ -112,10 +112,6 @@ def test_hostile_options_leave_nothing_behind(asking: Asking, bad: dict[str, Any
     assert sentence.isprintable()
     assert asking.row(server) is None
     assert asking.hub.instance_pids() == []
-    (stored,) = asking.hub_query("select user_options from spawners where name = ?", server)
-    assert stored[0] in {None, "null", "{}"}
-    asking.hub.round()
-    asking.hub.round()
     assert asking.hub_query("select count(*) from spawners where name = ?", server) == [(0,)]
 
 
@@ -378,12 +374,16 @@ def test_a_server_keeps_its_address(asking: Asking) -> None:
     assert "does not change" in response.json()["message"]
 
 
-def test_hostile_options_of_a_patch_do_not_stay(asking: Asking) -> None:
+def test_options_that_another_way_brought_into_the_hub_do_not_stay(asking: Asking) -> None:
+    """The Hub refuses them at each of its doors; an older visahub did not, nor does a database that was edited."""
     server = asking.started()
     asking.ask("DELETE", server)
     wait_until(lambda: asking.row(server).phase is Phase.STOPPED, "it has stopped")
-    assert asking.ask("PATCH", server, {"user_options": {"prologue": "x" * 100_000}}).status_code == 422
-    assert asking.ask("PATCH", server, {"user_options": choices(hardware="large")}).status_code == 200
+    asking.hub.stop()
+    with closing(sqlite3.connect(asking.hub.state / "jupyterhub.sqlite", timeout=10)) as database, database:
+        wrong = json.dumps({"prologue": "x" * 100_000})
+        database.execute("update spawners set user_options = ? where name = ?", (wrong, server))
+    asking.hub.start()
     asking.hub.round()
     (stored,) = asking.hub_query("select user_options from spawners where name = ?", server)
     assert json.loads(stored[0]) == asking.row(server).request.as_options()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,16 +25,6 @@ class NothingStarted(Exception):
     jupyterhub_message = ""
 
 
-class _Quiet(logging.Filter):
-    """Keeps the traceback of `NothingStarted` out of the Hub's log: nothing is wrong."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], NothingStarted))
-
-
-_quiet = _Quiet()
-
-
 def options(form_data: Mapping[str, list[Any]]) -> dict[str, Any]:
     """Turns a form's lists of strings into the mapping that `StartRequest.read` judges; unknown fields stay in."""
     read: dict[str, Any] = {}
@@ -47,23 +36,23 @@ def options(form_data: Mapping[str, list[Any]]) -> dict[str, Any]:
     return read
 
 
-def keep(spawner: Any, query: Mapping[str, list[str]]) -> None:
+def keep(handler: Any, query: Mapping[str, list[str]]) -> None:
     """Keeps the choices of an address until the page is made, a moment later, in the same request."""
-    # It is this log that the Hub writes to; adding the same filter again changes nothing.
-    log = spawner.handler.log
-    getattr(log, "logger", log).addFilter(_quiet)
     # The default server's spawner is the one that the Hub gives to the page when a form fails, so the handler keeps it.
-    spawner.handler.visahub_choices = {
+    handler.visahub_choices = {
         name: [value[:_LONGEST] for value in values[:_MOST]] for name, values in list(query.items())[:_MOST]
     }
 
 
 def fragment(spawner: Any) -> Markup:
-    """Gives the link to the portal's form, as HTML for the Hub's page."""
-    handler = spawner.handler
-    choices = getattr(handler, "visahub_choices", {}) if handler else {}
+    """Gives what the Hub's page shows instead of its own form."""
+    return link(spawner.handler, spawner.user.settings)
+
+
+def link(handler: Any, settings: dict[str, Any]) -> Markup:
+    """Gives the link to the portal's form with the choices that were kept, as HTML."""
+    choices = getattr(handler, "visahub_choices", {})
     known = {name: values for name, values in choices.items() if name in _links()}
-    settings = spawner.user.settings
     address = new_instance_address(settings, known)
     return Markup('<a id="visahub-new" class="btn btn-start btn-lg" href="{}">Choose and start</a>').format(address)
 

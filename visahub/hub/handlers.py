@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 from jupyterhub import apihandlers, orm
+from jupyterhub import handlers as pages
 from jupyterhub.apihandlers.base import APIHandler
+from jupyterhub.apihandlers.auth import CookieAPIHandler, TokenAPIHandler
+from jupyterhub.apihandlers.users import UserServerAPIHandler, UserTokenListAPIHandler
 from jupyterhub.handlers.base import BaseHandler
+from jupyterhub.handlers.pages import SpawnHandler
 from tornado import web
 
 from ..model.errors import Unavailable
 from . import limits
 from .desk import Desk
+from .doors import ServerDoor, SpawnPage
 from .portal import SERVICE, page_address
 from .rounds import Round
 from .settings import ROUND_SCOPE
@@ -56,8 +62,19 @@ class AwayHandler(BaseHandler):
 
 
 def register() -> None:
-    """Adds the addresses to the Hub's own, and puts limits before some of those; right when called twice."""
+    """Adds the addresses to the Hub's own, and closes doors of its own; right when called twice.
+
+    Two that the Hub keeps for services of before 2021 go: they fail with a traceback for everybody who asks.
+    """
+    old = {TokenAPIHandler, CookieAPIHandler}
+    apihandlers.default_handlers[:] = [row for row in apihandlers.default_handlers if row[1] not in old]
+    _put_instead(pages.default_handlers, SpawnHandler, SpawnPage)
+    _put_instead(apihandlers.default_handlers, UserServerAPIHandler, ServerDoor)
+    _put_instead(apihandlers.default_handlers, UserTokenListAPIHandler, limits.Tokens)
     for path, handler in ((r"/api/visahub/round", RoundHandler), (rf"/services/{SERVICE}/.*", AwayHandler)):
         if not any(known is handler for _, known, *_ in apihandlers.default_handlers):
             apihandlers.default_handlers.append((path, handler))
-    limits.register()
+
+
+def _put_instead(routes: list[Any], theirs: type[BaseHandler], ours: type[BaseHandler]) -> None:
+    routes[:] = [(path, ours if handler is theirs else handler, *rest) for path, handler, *rest in routes]

@@ -1,19 +1,14 @@
-"""Limits that JupyterHub has no setting for: the size of requests, options and notes, the number of tokens."""
+"""Limits that JupyterHub has no setting for: the size of requests and notes, the number of tokens."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from jupyterhub import apihandlers
-from jupyterhub.apihandlers.auth import CookieAPIHandler, TokenAPIHandler
-from jupyterhub.apihandlers.users import UserServerAPIHandler, UserTokenListAPIHandler
+from jupyterhub.apihandlers.users import UserTokenListAPIHandler
 from tornado import web
 from tornado.httpserver import HTTPServer
 
 from .. import front
-from ..model.errors import Refused
-from ..model.request import StartRequest
-from .refusals import spoken
 
 MAX_BODY = 1024 * 1024
 # Tokens of one user that are valid, those of running instances included; sessions of a browser are not counted.
@@ -25,37 +20,6 @@ _BY_HAND = "jupyterhub"
 def apply() -> None:
     """Makes the Hub's server `Front`, with small bodies: its own would read 100 MB of anybody into memory."""
     HTTPServer.configure(front.Front, max_body_size=MAX_BODY, **front.SETTINGS)
-
-
-def register() -> None:
-    """Puts our handlers in the place of the Hub's own; right when called twice.
-
-    Two that the Hub keeps for services of before 2021 go: they fail with a traceback for everybody who asks.
-    """
-    ours = {handler.__mro__[1]: handler for handler in (Servers, Tokens)}
-    apihandlers.default_handlers[:] = [
-        (path, ours.get(handler, handler), *more)
-        for path, handler, *more in apihandlers.default_handlers
-        if handler not in {TokenAPIHandler, CookieAPIHandler}
-    ]
-
-
-class Servers(UserServerAPIHandler):
-    """The Hub's door to servers. It keeps options before anybody looks at them: here somebody does."""
-
-    def get_json_body(self) -> Any:
-        body = super().get_json_body()
-        if self.request.method == "DELETE" or not isinstance(body, dict):
-            return body
-        # The Hub takes a body without either name for the options themselves; a change takes none such.
-        is_old = not body.keys() & {"user_options", "display_name", "name"}
-        options = body if is_old and self.request.method != "PATCH" else body.get("user_options")
-        if options:
-            try:
-                StartRequest.read(options)
-            except Refused as error:
-                raise spoken(error, self.log) from None
-        return body
 
 
 class Tokens(UserTokenListAPIHandler):

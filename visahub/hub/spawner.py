@@ -82,7 +82,7 @@ class VisaSpawner(Spawner):
 
     def options_from_query(self, query_data: Mapping[str, list[str]]) -> NoReturn:
         """Keeps the choices of an address for the form: opening an address starts nothing."""
-        form.keep(self, query_data)
+        form.keep(self.handler, query_data)
         raise form.NothingStarted()
 
     async def admit(self, options: object) -> None:

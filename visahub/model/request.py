@@ -142,7 +142,8 @@ def _text(raw: Mapping[Any, object], field: str, longest: int, *, lines: bool) -
         value = value.replace("\r\n", "\n").replace("\r", "\n")
     if not _is_plain(value, lines=lines):
         raise _refused(field, f"The {field} contains control characters. Type it again as plain text.")
-    return value.strip()
+    # JupyterHub takes no name with other or more white space between its words.
+    return value.strip() if lines else " ".join(value.split())
 
 
 def _is_plain(value: str, *, lines: bool) -> bool:
