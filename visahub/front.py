@@ -12,7 +12,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
 # Requests that are not complete, and connections that wait for one, are at most so many; the oldest goes.
-MOST_WAITING = 1000
+MOST_WAITING = 500
 SETTINGS: dict[str, Any] = {
     # How long a connection may stay silent, its first headers included, and how long a body may take, in seconds.
     "idle_connection_timeout": 120,
@@ -67,8 +67,10 @@ class _Checked(httputil.HTTPMessageDelegate):
             headers.pop(name, None)
         length = headers.get("Content-Length", "")
         if length.isascii() and length.isdigit() and 0 < self._most < int(length[:30]):
-            headers.pop("Expect", None)
-            self._refuse(int(length[:30]))
+            self._is_refused = True
+            # It is read to its end, or until its time is over, and kept nowhere: who still sends when a connection is
+            # closed sees a broken connection instead of the answer.
+            self._connection.set_max_body_size(int(length[:30]))
             return None
         return self._delegate.headers_received(start_line, headers)
 
@@ -78,7 +80,7 @@ class _Checked(httputil.HTTPMessageDelegate):
     def finish(self) -> None:
         self._waiting.pop(self._stream, None)
         if self._is_refused:
-            self._connection.finish()
+            self._refuse()
         else:
             self._delegate.finish()
 
@@ -86,13 +88,7 @@ class _Checked(httputil.HTTPMessageDelegate):
         if not self._is_refused:
             self._delegate.on_connection_close()
 
-    def _refuse(self, length: int) -> None:
-        """Answers at once. The body is read to its end, or until its time is over, and kept nowhere.
-
-        Who still sends when a connection is closed sees a broken connection instead of the answer.
-        """
-        self._is_refused = True
-        self._connection.set_max_body_size(length)
+    def _refuse(self) -> None:
         sentence = f"This is too large: at most {self._most // 1024} kB fit into one request. Send less."
         body = json.dumps({"status": 413, "message": sentence, "rule": "too-large"}).encode()
         headers = httputil.HTTPHeaders(
@@ -106,3 +102,4 @@ class _Checked(httputil.HTTPMessageDelegate):
         # A client that is gone already is no error of ours.
         written = self._connection.write_headers(start_line, headers, body)
         written.add_done_callback(lambda done: done.exception())
+        self._connection.finish()

@@ -37,6 +37,7 @@ def test_the_api_keeps_its_description(tmp_path: Path) -> None:
         schema = described.json()
         start = schema["components"]["schemas"]["StartRequest"]
         start["properties"]["experiments"] |= {"items": {"enum": ["xfel/1", "xfel/2"]}, "minItems": 1}
+        start["properties"]["environment"]["enum"] = ["tiny"]
         start["required"].append("experiments")
         file = tmp_path / "openapi.json"
         file.write_text(json.dumps(schema))
