@@ -26,7 +26,7 @@ _FORGEABLE = ("X-Real-Ip", "X-Scheme")
 class Front(HTTPServer):
     """tornado's server, with few connections that wait, a sentence for a body that is too large, and true addresses.
 
-    Without it 5,000 silent connections cost 60 MB and two minutes, and `X-Real-Ip` of anybody became the address that
+    Without it 5,000 silent connections cost 50 MB and two minutes, and `X-Real-Ip` of anybody became the address that
     is written into the log and that the login's throttle counts.
     """
 

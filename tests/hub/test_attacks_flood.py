@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 
 PORTAL = "/services/visahub/"
 SOCKETS = 5000
-GROWTH_MB = 40
+GROWTH_MB = 30
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import jupyterhub
 import pytest_asyncio
 from jupyterhub._data import get_data_files
 from tornado.netutil import bind_sockets
+from tornado.web import Application
 from traitlets.config import Config
 
 from visahub.model.account import Account
@@ -44,6 +45,7 @@ class Site:
     hub: FakeHub
     store: Store
     people: dict[str, Account]
+    app: Application
 
     @property
     def home(self) -> str:
@@ -123,7 +125,7 @@ async def site(tmp_path_factory: Any) -> AsyncIterator[Site]:
     app.add_handlers(".*", hub.routes(static))
     server = portal_app.make_server(app)
     server.add_sockets([socket])
-    yield Site(url, portal, hub, store, people)
+    yield Site(url, portal, hub, store, people, app)
     server.stop()
     await portal.watch.close()
     for task in hub.tasks:
