@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -41,6 +42,8 @@ MAX_EXPERIMENTS = 20
 MAX_ID = 200
 MAX_NAME = 100
 MAX_NOTES = 2500
+# All choices of one instance together, in bytes of JSON.
+MAX_OPTIONS = 16 * 1024
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -66,7 +69,7 @@ class StartRequest:
         if unknown:
             shown = ", ".join(_shown(key) for key in unknown[:3])
             raise _refused("unknown-field", f"There is no choice named {shown}. Known are {', '.join(_FIELDS)}.")
-        return cls(
+        request = cls(
             experiments=_experiments(raw.get("experiments", ())),
             environment=_key(raw, "environment"),
             hardware=_key(raw, "hardware"),
@@ -75,6 +78,10 @@ class StartRequest:
             keyboard=_one_of(raw, "keyboard", tuple(KEYBOARDS)),
             notes=_text(raw, "notes", MAX_NOTES, lines=True),
         )
+        size = len(json.dumps(request.as_options(), ensure_ascii=False).encode())
+        if size > MAX_OPTIONS:
+            raise _refused("options", f"The choices take {size} bytes, {MAX_OPTIONS} fit. Shorten the notes.")
+        return request
 
     def as_options(self) -> dict[str, Any]:
         """Gives the mapping that `read` reads back to an equal request."""
