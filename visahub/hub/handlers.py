@@ -8,8 +8,8 @@ from typing import Any
 
 from jupyterhub import apihandlers, orm
 from jupyterhub import handlers as pages
-from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.apihandlers.auth import CookieAPIHandler, TokenAPIHandler
+from jupyterhub.apihandlers.base import APIHandler
 from jupyterhub.apihandlers.users import UserServerAPIHandler, UserTokenListAPIHandler
 from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.handlers.pages import SpawnHandler

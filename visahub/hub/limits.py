@@ -12,7 +12,7 @@ from .. import front
 
 MAX_BODY = 1024 * 1024
 # Tokens of one user that are valid, those of running instances included; sessions of a browser are not counted.
-MOST_TOKENS = 100
+MOST_TOKENS = 50
 LONGEST_NOTE = 255
 _BY_HAND = "jupyterhub"
 
@@ -42,6 +42,19 @@ class Tokens(UserTokenListAPIHandler):
         if note is not None and not (isinstance(note, str) and len(note) <= LONGEST_NOTE):
             raise web.HTTPError(400, f"The note must be a text of at most {LONGEST_NOTE} characters.")
         return body
+
+
+def check_starts(spawner: Any, most: int) -> None:
+    """Raises Refused when the spawner's user has as many starts under way as one may have, and counts this one."""
+    spawner.is_counted = False
+    others = [one for one in spawner.user.spawners.values() if one is not spawner]
+    if sum(1 for one in others if one.is_counted and one.pending == "spawn") >= most:
+        raise Refused(
+            f"{most} of your instances start just now. Wait until one of them is ready, then start the next.",
+            rule="starts",
+            status=429,
+        )
+    spawner.is_counted = True
 
 
 def _number(token: Any) -> int:

@@ -12,7 +12,7 @@ from jupyterhub import __version__
 from jupyterhub.objects import Server
 from jupyterhub.spawner import Spawner
 from jupyterhub.utils import AnyTimeoutError
-from traitlets import Unicode, default
+from traitlets import Integer, Unicode, default
 
 from ..flows import end, launch
 from ..flows.launch import Admission
@@ -21,7 +21,7 @@ from ..model.instance import Instance, Phase
 from ..model.launch import Launch
 from ..model.request import StartRequest
 from ..store.database import ask
-from . import form, handlers
+from . import form, handlers, limits
 from .desk import Desk, now
 from .portal import connect_address, public_address
 from .refusals import spoken
@@ -55,6 +55,14 @@ class VisaSpawner(Spawner):
     """One instance as the Hub sees it: a named server. Its state only points to the row of the instances' table."""
 
     attempt = Unicode(help="The attempt that this server belongs to, empty while none was admitted.")
+    starts_at_once = Integer(
+        20,
+        min=1,
+        help="How many instances of one account may be starting at the same time; one more is told to wait. The quota "
+        "bounds how many there are, this how busy one account makes the Hub. Raise it where people start courses.",
+    ).tag(config=True)
+    # Whether this one is among them.
+    is_counted = False
     _admission: Admission | None = None
 
     @property
@@ -89,8 +97,10 @@ class VisaSpawner(Spawner):
         """Checks the options, whichever door they came through, and commits the attempt before anything exists."""
         self._admission = None
         try:
+            limits.check_starts(self, self.starts_at_once)
             self._admission = admission = await self._admitted(options)
         except Exception as error:
+            self.is_counted = False
             await self._forget()
             raise spoken(error, self.log) from None
         self.attempt = admission.instance.attempt
