@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,14 @@ from pathlib import Path
 import pytest
 from traitlets.config import Config
 
-from visahub import build
+from visahub import build, front
+from visahub.hub import authenticator, configure, limits
+from visahub.hub.spawner import VisaSpawner
+from visahub.model import request
+from visahub.portal import app as portal_app
+from visahub.portal import base as portal_base
+from visahub.portal import events
+from visahub.portal.limits import Buckets
 
 ROOT = Path(__file__).parents[1]
 MODULES = [file for file in sorted((ROOT / "visahub").rglob("*.py")) if "versions" not in file.parts]
@@ -57,8 +65,6 @@ def test_every_setting_has_help() -> None:
 
 
 def test_configure_keeps_what_the_facility_has_set() -> None:
-    from visahub.hub import configure
-
     c = Config()
     c.JupyterHub.concurrent_spawn_limit = 7
     c.JupyterHub.tornado_settings = {"slow_spawn_timeout": 3}
@@ -72,6 +78,32 @@ def test_configure_keeps_what_the_facility_has_set() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "limits.md").read_text()
+    rows = [row for row in page.splitlines() if row.startswith("| ")]
+    for what, *numbers in (
+        ("body of a request to the Hub", limits.MAX_BODY // 1024),
+        ("body of a request to the portal", portal_app.MAX_BODY // 1024, portal_base.MAX_ARGUMENTS),
+        ("time for a body", front.SETTINGS["body_timeout"], front.SETTINGS["idle_connection_timeout"]),
+        ("requests that are not complete", front.MOST_WAITING),
+        ("choices of an instance", request.MAX_OPTIONS, request.MAX_EXPERIMENTS),
+        ("name of an instance; notes", request.MAX_NAME, request.MAX_NOTES),
+        ("starts at once", VisaSpawner.starts_at_once.default_value),
+        ("tokens of one account", limits.MOST_TOKENS, limits.LONGEST_NOTE),
+        ("failed logins in 5 minutes", authenticator.Throttle.most_by_name, authenticator.Throttle.most_by_address),
+        ("live pages of one account", events.MOST_STREAMS, int(events.LIFETIME_SECONDS)),
+    ):
+        (row,) = [row for row in rows if what in row]
+        assert not [number for number in numbers if not re.search(rf"\b{number}\b", row)], row
+    c = Config()
+    configure(c)
+    assert f"| {c.JupyterHub.named_server_limit_per_user} |" in page
+    assert c.JupyterHub.token_expires_in_max_seconds == 90 * 24 * 3600
+    assert "30 at once, 5 a second" in page
+    assert inspect.signature(Buckets).parameters["burst"].default == 30
+    assert inspect.signature(Buckets).parameters["per_second"].default == 5
 
 
 def test_templates_never_trust_text() -> None:

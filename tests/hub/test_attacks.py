@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -247,6 +248,47 @@ def test_x20_an_instance_may_tell_the_portal_of_itself_only(asking: Asking) -> N
             assert answer.status_code == 404
             assert "There is no such instance" in answer.json()["message"]
     asking.ask("DELETE", other, {"remove": True}, "bob")
+
+
+def test_x8_anothers_server_looks_absent_at_the_hub(asking: Asking, lab: str) -> None:
+    token = asking.token("bob")
+    for user, server in (("alice", lab), ("alice", "iabsent999"), ("nobody-here", "iabsent999")):
+        for method, path in (
+            ("GET", f"servers/{server}"),
+            ("POST", f"servers/{server}"),
+            ("PATCH", f"servers/{server}"),
+            ("DELETE", f"servers/{server}"),
+            ("GET", f"servers/{server}/progress"),
+            ("POST", "tokens"),
+            ("GET", "tokens"),
+            ("POST", "activity"),
+        ):
+            answer = asking.hub.api(method, f"/users/{user}/{path}", token=token, body={})
+            known = asking.hub.api(method, f"/users/alice/{path.replace(server, lab)}", token=token, body={})
+            assert answer.status_code == known.status_code in {403, 404}, (user, method, path)
+            texts = [
+                one.text.replace(server, "ID").replace(lab, "ID").replace(user, "alice") for one in (answer, known)
+            ]
+            assert texts[0] == texts[1]
+
+
+def test_no_extension_is_installed_into_an_instance(asking: Asking, lab: str) -> None:
+    """Not even by its owner's browser, where a page of the instance may act (CVE-2026-40171 and its sister)."""
+    headers = {"Authorization": f"token {asking.token('alice')}"}
+    with httpx.Client(base_url=f"{asking.hub.url}/user/alice/{lab}/lab", headers=headers, timeout=60) as client:
+        for command in ("install", "uninstall"):
+            body = {"cmd": command, "extension_name": "visahub-never-there"}
+            answer = client.post("/api/extensions", json=body)
+            proxy = (asking.hub.state / "proxy.log").read_text()[-500:]
+            assert answer.status_code in {422, 500}, (answer.status_code, proxy)
+            assert "blocked" in answer.text or "not supported" in answer.text, answer.text
+        page = client.get(f"{asking.hub.url}/user/alice/{lab}/lab").text
+        found = re.search(r'id="jupyter-config-data"[^>]*>(.*?)</script>', page, re.DOTALL)
+        assert found is not None, page
+        config = json.loads(found.group(1))
+        manager = config["extensionManager"]
+        assert (manager["name"], manager["can_install"]) == ("read-only", False)
+        assert config["disabledExtensions"]
 
 
 def test_x9_parallel_starts_make_one_at_a_quota_of_one(asking: Asking) -> None:

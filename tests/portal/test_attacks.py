@@ -10,6 +10,7 @@ import pytest
 
 from tests.services.routes import example, table
 from visahub.model.instance import Phase, Want
+from visahub.portal.app import MAX_BODY
 
 from .conftest import PREFIX, Site
 from .making import a_usual_start, made
@@ -123,6 +124,18 @@ async def test_x8_an_experiment_under_embargo_tells_its_date_and_nothing_else(si
             assert not word or word not in answer.text, word
         assert not any(member.username in answer.text.split('"') for member in secret.team)
     assert "petra/secret" not in [item["id"] for item in found.json()["experiments"]]
+
+
+async def test_x3_a_body_larger_than_64_kb_is_told_so(site: Site) -> None:
+    async with site.client("alice") as client:
+        fits = await client.post("api/instances", content=b"x" * MAX_BODY)
+        assert fits.status_code == 422
+        over = await client.post("api/instances", content=b"x" * (MAX_BODY + 1))
+        assert over.status_code == 413
+        sentence = "This is too large: at most 64 kB fit into one request. Send less."
+        assert over.json() == {"status": 413, "message": sentence, "rule": "too-large"}
+        # The connection is as good as before.
+        assert (await client.get("api/instances")).status_code == 200
 
 
 @pytest.mark.parametrize(
