@@ -9,6 +9,7 @@ from tornado import web
 from tornado.httpserver import HTTPServer
 
 from .. import front
+from ..model.errors import Refused
 
 MAX_BODY = 1024 * 1024
 # Tokens of one user that are valid, those of running instances included; sessions of a browser are not counted.
