@@ -112,7 +112,7 @@ def test_names_of_instances(asking: Asking) -> None:
     for name in ("x" * 300, "a\x00b", "a\nb"):
         body = {"display_name": name, "user_options": choices()}
         response = asking.ask("POST", new_instance_id(), body)
-        assert response.status_code == 400, response.text
+        assert response.status_code in {400, 422}, response.text
         assert len(response.text) < 1000
 
 
@@ -167,7 +167,7 @@ def test_number_of_named_servers(asking: Asking) -> None:
         assert response.status_code == 201, response.text
     for method in ("PUT", "POST"):
         path = f"/users/carla/servers/{new_instance_id()}"
-        response = asking.hub.api(method, path, token=token, body={"user_options": choices()})
+        response = asking.hub.api(method, path, token=token, body={"user_options": choices(experiments=[])})
         assert response.status_code == 400
         assert "already has the maximum of 12 named servers" in response.json()["message"]
     for name in made:

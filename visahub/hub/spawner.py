@@ -80,13 +80,8 @@ class VisaSpawner(Spawner):
         return form.fragment
 
     def options_from_form(self, form_data: Mapping[str, list[Any]]) -> dict[str, Any]:
-        """Reads the lists of strings that a form sends; what could never be admitted is not even stored."""
-        options = form.options(form_data)
-        try:
-            StartRequest.read(options)
-        except Refused as error:
-            raise spoken(error, self.log) from None
-        return options
+        """Reads the lists of strings that a form sends; `admit` judges them."""
+        return form.options(form_data)
 
     def options_from_query(self, query_data: Mapping[str, list[str]]) -> NoReturn:
         """Keeps the choices of an address for the form: opening an address starts nothing."""
