@@ -223,7 +223,7 @@ def test_x6_hostile_options_are_refused_and_not_stored(asking: Asking, bad: dict
 
 
 @pytest.mark.parametrize(
-    "name", ["x" * 5_000_000, "a\x00b", "\u202egnp", "a\nb", EVIL * 10], ids=lambda name: ascii(name[:8])
+    "name", ["x" * 900_000, "a\x00b", "\u202egnp", "a\nb", EVIL * 10], ids=lambda name: ascii(name[:8])
 )
 def test_x6_display_names_of_the_hub_are_no_way_around(asking: Asking, name: str) -> None:
     server = asking.started()
@@ -231,7 +231,7 @@ def test_x6_display_names_of_the_hub_are_no_way_around(asking: Asking, name: str
     wait_until(lambda: asking.row(server).phase is Phase.STOPPED, "it has stopped")
     for method in ("PATCH", "POST"):
         response = asking.ask(method, server, {"display_name": name, "user_options": choices()})
-        assert response.status_code in {413, 422}
+        assert response.status_code == 422
         assert "Shorten it" in said(response)
     assert asking.ask("PUT", new_instance_id(), {"display_name": name}).status_code == 422
     [(shown,)] = asking.hub_query("SELECT display_name FROM spawners WHERE name = ?", server)
