@@ -39,10 +39,12 @@ class Round:
         jumped = await steady.follow(parts.store, desk.clock)
         report = await reconcile.reconcile(parts.store, parts.backends, now, grace_seconds=parts.settings.grace_seconds)
         again = await self._guarded("retry", self._start_again(report.retry)) or 0
-        dropped = await self._guarded("records", self._drop_records()) or 0
+        rows = await ask(parts.store.instances.live)
+        await self._guarded("ends", self._notice_ends(rows))
+        dropped = await self._guarded("records", self._drop_records(rows)) or 0
         await self._guarded("offers", self._save_offers())
         routes = await self._guarded("routes", self._check_routes()) or 0
-        await self._guarded("answers", self._look_for_silence())
+        await self._guarded("answers", self._look_for_silence(rows))
         return {"again": again, "dropped": dropped, "routes": routes, "jumped": jumped.total_seconds()}
 
     async def _guarded(self, name: str, work: Any) -> Any:
@@ -70,10 +72,15 @@ class Round:
                 self._log.error("%s of %s could not be started again: %s", row.server_name, row.owner, error)
         return done
 
-    async def _drop_records(self) -> int:
+    async def _notice_ends(self, rows: Iterable[Instance]) -> None:
+        """Lets the Hub take leave of what has ended, with its route and token, before its next poll."""
+        live = {row.attempt for row in rows if row.want is Want.ON and row.phase in {Phase.STARTING, Phase.READY}}
+        ended = [spawner for spawner in self._ready_spawners() if spawner.attempt not in live]
+        await asyncio.gather(*(spawner.poll_and_notify() for spawner in ended))
+
+    async def _drop_records(self, rows: Iterable[Instance]) -> int:
         """Drops the Hub's records of servers that were never admitted, so that refused options do not stay."""
         global _strays
-        rows = await ask(self._desk.parts.store.instances.live)
         known = {(row.owner, row.server_name): row for row in rows}
         strays = set()
         for username, spawner in self._idle_records():
@@ -129,8 +136,7 @@ class Round:
             await proxy.check_routes(self._handler.users, settings["services"], routes)
         return len(missing)
 
-    async def _look_for_silence(self) -> None:
-        rows = await ask(self._desk.parts.store.instances.live)
+    async def _look_for_silence(self, rows: Iterable[Instance]) -> None:
         ready = [row for row in rows if row.phase is Phase.READY and row.want is Want.ON]
         self._desk.silence.look(ready, self._addresses({row.attempt for row in ready}))
 
@@ -138,9 +144,8 @@ class Round:
         """Gives where the Hub itself asks whether a server is up, by attempt."""
         return {
             spawner.attempt: url_path_join(spawner.server.url, "api")
-            for user in self._handler.users.values()
-            for spawner in user.spawners.values()
-            if spawner.ready and spawner.attempt in attempts
+            for spawner in self._ready_spawners()
+            if spawner.attempt in attempts
         }
 
     def _expected_routes(self) -> Iterable[str]:
@@ -148,10 +153,11 @@ class Round:
         for service in self._handler.settings["services"].values():
             if service.server is not None:
                 yield service.proxy_spec
-        for user in self._handler.users.values():
-            for spawner in user.spawners.values():
-                if spawner.ready:
-                    yield spawner.proxy_spec
+        for spawner in self._ready_spawners():
+            yield spawner.proxy_spec
+
+    def _ready_spawners(self) -> list[Any]:
+        return [spawner for user in self._handler.users.values() for spawner in user.spawners.values() if spawner.ready]
 
 
 def _is_readable(options: object) -> bool:

@@ -17,7 +17,7 @@ from traitlets import Integer, Unicode, default
 from ..flows import end, launch
 from ..flows.launch import Admission
 from ..model.errors import Refused, Unavailable, VisahubError
-from ..model.instance import Instance, Phase
+from ..model.instance import Instance, Phase, Want
 from ..model.launch import Launch
 from ..model.request import StartRequest
 from ..store.database import ask
@@ -193,10 +193,11 @@ class VisaSpawner(Spawner):
 
     async def _polled(self) -> int | None:
         row = await self._row()
-        if row is None or row.phase in {Phase.STOPPED, Phase.ERROR, Phase.GONE}:
+        if row is None or row.want is not Want.ON or row.phase not in {Phase.STARTING, Phase.READY}:
+            # Also while it still stops: the rounds see to that. A restarted Hub would wait for its answer until then.
             return 0
-        if row.phase is not Phase.READY:
-            # What is under way has a deadline, and `reconcile` watches it.
+        if row.phase is Phase.STARTING:
+            # A start has a deadline, and `reconcile` watches it.
             return None
         return await self.desk.poll(row)
 
