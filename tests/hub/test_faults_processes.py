@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from tests.services.hub import running, wait_until
+from tests.services.memory import kill_for_memory
 from visahub.model.instance import Phase, Want
 
 from .conftest import OTHERS, OWN, Asking
@@ -200,3 +201,74 @@ def test_f11_an_instance_that_hangs(asking: Asking, session: httpx.Client) -> No
     assert "It answers again" in session.get(details).text
     assert answers(asking, server)
     assert (asking.row(server).phase, asking.row(server).attempt) == (Phase.READY, row.attempt)
+
+
+# A portal that ended
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_f2_a_portal_that_ended_comes_back_at_once(asking: Asking, session: httpx.Client, number: int) -> None:
+    """The stock Hub looks after its services every 30 s, and a dead one stays a zombie until then."""
+    server = asking.started()
+    wait_until(asking.hub.is_settled, "the Hub has finished its start")
+    (old,) = portals(asking)
+    os.kill(old, number)
+    began = time.monotonic()
+    wait_until(lambda: not Path(f"/proc/{old}").exists(), "the Hub has taken leave of it")
+    wait_until(lambda: is_shown(session), "the portal is back")
+    took = time.monotonic() - began
+    assert took < 5 * SLACK, f"{took:.1f} s"
+    assert len(portals(asking)) == 1
+    assert answers(asking, server)
+
+
+# F18: no memory left
+
+
+def test_f18_a_hub_that_the_kernel_kills_for_its_memory(asking: Asking, session: httpx.Client) -> None:
+    server = asking.started()
+    before = asking.visit(server)["pid"]
+    kill_for_memory(asking.hub.pid, lambda: asking.hub.api("GET", "/users/alice"))
+    assert asking.visit(server)["pid"] == before
+    # Who looks meanwhile is told.
+    answer = session.get(PORTAL, timeout=20)
+    assert answer.status_code in {502, 503}, answer.text
+    asking.hub.kill()
+    asking.hub.start()
+    wait_until(lambda: is_shown(session), "the same session gets its page")
+    asking.hub.wait_ready("alice", server)
+    assert asking.visit(server)["pid"] == before
+    assert asking.row(server).phase is Phase.READY
+
+
+def test_f18_a_portal_that_the_kernel_kills_for_its_memory(asking: Asking, session: httpx.Client) -> None:
+    server = asking.started()
+    wait_until(asking.hub.is_settled, "the Hub has finished its start")
+    (old,) = portals(asking)
+    kill_for_memory(old, lambda: session.get(PORTAL, timeout=5))
+    wait_until(lambda: is_shown(session), "the portal is back, and its visitor is logged in")
+    assert portals(asking) != [old]
+    assert answers(asking, server)
+
+
+@pytest.mark.parametrize("victim", ["hub", "portal"])
+def test_f18_no_more_address_space(asking: Asking, session: httpx.Client, victim: str) -> None:
+    """With RLIMIT_AS an allocation fails instead: answers fail, or the process ends, and nothing else."""
+    server = asking.started()
+    before = asking.visit(server)["pid"]
+    wait_until(asking.hub.is_settled, "the Hub has finished its start")
+    pid = asking.hub.pid if victim == "hub" else portals(asking)[0]
+    size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    with limited(pid, resource.RLIMIT_AS, size):
+        for _ in range(20):
+            with contextlib.suppress(httpx.HTTPError):
+                session.get(PORTAL, timeout=5)
+                asking.hub.api("GET", "/users/alice")
+        assert asking.visit(server)["pid"] == before
+    if victim == "hub" and not asking.hub.is_up():
+        asking.hub.kill()
+        asking.hub.start()
+    wait_until(lambda: is_shown(session), "the same session gets its page")
+    asking.hub.wait_ready("alice", server)
+    assert asking.visit(server)["pid"] == before
+    assert asking.row(server).phase is Phase.READY
