@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _GROUPS = Path("/sys/fs/cgroup")
-# Far less than any of our processes needs for its next request or cell.
-_BYTES = 2 << 20
+# The next page that a process touches for the first time is one too many.
+_BYTES = 1 << 14
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def _remove(group: Path) -> None:
             time.sleep(0.1)
 
 
-def kill_for_memory(pid: int, use: Callable[[], object], *, seconds: float = 60) -> bool:
+def kill_for_memory(pid: int, use: Callable[[], object], *, seconds: float = 20) -> bool:
     """Lets `use` make a process need memory until it is killed; tells whether the OOM killer did it."""
     with scarce(pid) as is_scarce:
         until = time.monotonic() + (seconds if is_scarce else 0)

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _VERSION = b"RFB 003.008\n"
 _HANDSHAKE_SECONDS = 20.0
+_GREETING_SECONDS = 3.0
 _CHUNK = 1 << 16
 _MAX_CONNECTIONS = 16
 
@@ -103,6 +104,21 @@ class Gate:
                 with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
                     return await asyncio.open_unix_connection(path, limit=_CHUNK)
             await asyncio.sleep(0.05)
+
+
+async def speaks(path: Path | None) -> bool:
+    """Tells whether the display server greets, as it does at once unless it hangs."""
+    if path is None:
+        return False
+    try:
+        async with asyncio.timeout(_GREETING_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(path)
+            try:
+                return (await reader.readexactly(12)).startswith(b"RFB ")
+            finally:
+                _abort(writer)
+    except (OSError, EOFError, TimeoutError):
+        return False
 
 
 class _Door:

@@ -11,8 +11,8 @@ from tornado import template, web
 from visahub.model.errors import VisahubError
 from visahub.model.request import KEYBOARDS
 
-from .display import Display
-from .gate import Gate
+from .display import Display, State
+from .gate import Gate, speaks
 from .runtime import share
 
 _POLICY = "; ".join(
@@ -28,6 +28,12 @@ _POLICY = "; ".join(
         # JupyterLab shows the page in a tab of its own.
         "frame-ancestors 'self'",
     )
+)
+
+
+_SILENT = (
+    "The screen of this desktop does not answer. Its programs were not ended: wait a moment. If it stays so, save your "
+    "work in JupyterLab and restart the instance."
 )
 
 
@@ -108,8 +114,11 @@ class _Page(_Handler):
 
 
 class _Status(_Handler):
-    def get(self) -> None:
-        self.finish(status(self.display, self.gate))
+    async def get(self) -> None:
+        said = status(self.display, self.gate)
+        if said["state"] == State.RUNNING and not await speaks(self.display.socket):
+            said["sentence"] = _SILENT
+        self.finish(said)
 
 
 class _Keyboard(_Handler):
