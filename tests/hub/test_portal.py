@@ -90,12 +90,3 @@ def test_a_killed_hub_leaves_no_second_portal(asking: Asking) -> None:
     wait_until(asking.hub.has_portal, "the portal answers again")
     assert len(portals(asking)) == 1
     assert landed(asking).status_code == 200
-
-
-def test_a_killed_portal_comes_back(asking: Asking) -> None:
-    # A Hub that has not yet seen its services up would end itself.
-    wait_until(asking.hub.is_settled, "the Hub has finished its start")
-    (old,) = portals(asking)
-    os.kill(old, signal.SIGKILL)
-    wait_until(lambda: asking.hub.has_portal() and old not in portals(asking), "the portal answers again", seconds=90)
-    assert landed(asking).status_code == 200

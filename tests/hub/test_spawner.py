@@ -173,6 +173,8 @@ def test_no_address_starts_anything(asking: Asking, path: str) -> None:
     assert response.status_code < 500
     assert asking.store.instances.live() == []
     assert asking.hub.instance_pids() == []
+    # It is no error, so the log of the Hub has no traceback of it.
+    assert "NothingStarted" not in asking.hub.log.read_text()
 
 
 def test_an_address_leads_to_the_form_with_its_choices(asking: Asking) -> None:
