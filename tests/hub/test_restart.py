@@ -157,6 +157,16 @@ def test_a_stop_that_was_interrupted_is_finished(asking: Asking) -> None:
     wait_until(lambda: not asking.hub.instance_pids(), "its process has ended")
 
 
+@pytest.mark.parametrize("want", [Want.OFF, Want.GONE])
+def test_a_stop_whose_wish_was_written_before_waits_for_no_round(asking: Asking, want: Want) -> None:
+    """The portal writes the wish and then asks the Hub, so that a Hub that is away finds it later."""
+    server = asking.started()
+    row = asking.row(server)
+    asking.store.instances.wish(row.id, want, datetime.now(UTC))
+    assert asking.ask("DELETE", server).status_code in {202, 204}
+    wait_until(lambda: not asking.hub.instance_pids(), "its process has ended")
+
+
 def test_what_ended_while_the_hub_was_away_is_told(asking: Asking) -> None:
     server = asking.started()
     asking.hub.kill()

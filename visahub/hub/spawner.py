@@ -193,9 +193,12 @@ class VisaSpawner(Spawner):
 
     async def _polled(self) -> int | None:
         row = await self._row()
-        if row is None or row.want is not Want.ON or row.phase not in {Phase.STARTING, Phase.READY}:
-            # Also while it still stops: the rounds see to that. A restarted Hub would wait for its answer until then.
+        if row is None or row.phase in {Phase.STOPPED, Phase.ERROR, Phase.GONE}:
             return 0
+        if row.want is not Want.ON or row.phase in {Phase.STOPPING, Phase.DELETING}:
+            # Who stops it asks this first, and calls `stop` only for what runs. For everybody else it has ended: a
+            # restarted Hub would wait for its answer, and refuse everything meanwhile.
+            return None if self.pending == "stop" else 0
         if row.phase is Phase.STARTING:
             # A start has a deadline, and `reconcile` watches it.
             return None
