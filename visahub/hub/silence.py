@@ -19,9 +19,9 @@ SENTENCE = (
     "It does not answer. It may be busy or its machine may be overloaded: wait a moment, or restart it. Nothing of it "
     "was deleted."
 )
-_ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS = 8.0
 # One that answered is asked again after so long; one that did not, in the next round.
-_PERIOD_SECONDS = 20.0
+_PERIOD_SECONDS = 10.0
 # So many are asked in one round at most, those first that were not asked for longest.
 _AT_ONCE = 25
 # An answer may be late once: the garbage collector of a server with many notebooks takes seconds.
