@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -222,3 +223,20 @@ def _try_move(store: Store, instance_id: str, phase: Phase, now: datetime) -> st
     except Refused as refused:
         return refused.rule
     return ""
+
+
+def test_a_remark_changes_nothing_but_the_sentence(store: Store, started: Instance, clock: Clock) -> None:
+    said = "It does not answer."
+    store.instances.remark(started.id, started.attempt, said, clock())
+    assert store.instances.get(started.id) == started, "only what is ready is remarked upon"
+    ready = store.instances.move(started.id, Phase.READY, clock())
+    store.instances.remark(started.id, "another attempt", said, clock())
+    assert store.instances.get(started.id) == ready
+    for _ in range(2):
+        store.instances.remark(started.id, started.attempt, said, clock.forward(seconds=1))
+        assert store.instances.get(started.id) == replace(ready, sentence=said)
+    store.instances.remark(started.id, started.attempt, "", clock())
+    assert store.instances.get(started.id) == ready
+    events = store.instances.events(started.id)
+    assert [event.text for event in events if event.kind == "remark"] == [said, "It answers again."]
+    assert replay(events) is Phase.READY
