@@ -26,6 +26,8 @@ OPEN = {
     # Our own files, the same for everybody.
     "GET static/(htmx\\.min\\.js)",
     "GET static/(.*)",
+    # The files of JupyterLab, which are published; an unknown build or name is absent.
+    "GET lab/([0-9a-f]{8,64})/([A-Za-z0-9._-]{1,200})",
 }
 ABSENT = "iabsent999"
 

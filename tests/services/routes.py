@@ -51,7 +51,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 _GROUP = re.compile(r"\((?:\?P<\w+>|\?:)?((?:[^()]|\([^()]*\))*)\)([*+?]|\{\d+,?\d*\})?")
-_CANDIDATES = ("x", "/x", "5", "x/y", "0a1b2c3d-0000-0000-0000-000000000000", "html")
+_CANDIDATES = ("x", "/x", "5", "x/y", "0a1b2c3d", "0a1b2c3d-0000-0000-0000-000000000000", "html")
 
 
 def example(pattern: str, text: str = "x") -> str:

@@ -74,8 +74,10 @@ class ServerDoor(UserServerAPIHandler):
 
     @needs_scope("start:servers")  # type: ignore[untyped-decorator]
     async def post(self, user_name: str, server_name: str = "") -> None:
-        """Starts; `VisaSpawner.admit` judges the choices, and here only what is stored before that."""
-        self._check_display_name(self.get_server_json_body())
+        """Starts; `VisaSpawner.admit` judges the choices, here is read only what is stored before that."""
+        body = self.get_server_json_body()
+        self._check_display_name(body)
+        self._read(body)
         user = self.find_user(user_name)
         is_new = user is not None and server_name not in user.orm_spawners
         try:
@@ -87,14 +89,21 @@ class ServerDoor(UserServerAPIHandler):
 
     async def _judge(self, user_name: str, body: Mapping[str, Any]) -> None:
         self._check_display_name(body)
-        if not body.get("user_options"):
+        request = self._read(body)
+        if request is None:
             return
         desk = Desk.of(self.settings["config"])
         try:
-            request = StartRequest.read(body["user_options"])
             account = await ask(desk.account, user_name)
             await ask(launch.choose, desk.parts.store, desk.parts.menu, account, request, now().date())
         except Exception as error:
+            raise spoken(error, self.log) from None
+
+    def _read(self, body: Mapping[str, Any]) -> StartRequest | None:
+        """Reads the options, which the stock handler keeps before anybody looks at them; None when there are none."""
+        try:
+            return StartRequest.read(body["user_options"]) if body.get("user_options") else None
+        except Refused as error:
             raise spoken(error, self.log) from None
 
     def _check_display_name(self, body: Mapping[str, Any]) -> None:
