@@ -1,13 +1,18 @@
-"""The `visahub` command: the portal, the database, the doctor and the demonstration."""
+"""The `visahub` command: the portal, the proxy, the database, sessions, the doctor and the demonstration."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import __version__
+
+if TYPE_CHECKING:
+    from .rotation import Hub
 
 _CONFIG = click.option(
     "-f",
@@ -68,6 +73,52 @@ def upgrade(config: Path) -> None:
     except Unavailable as error:
         raise click.ClickException(error.sentence) from error
     click.echo("The tables are up to date.")
+
+
+@main.group()
+def sessions() -> None:
+    """End logins and tokens, with an administrator's token in JUPYTERHUB_API_TOKEN. Instances go on."""
+
+
+@sessions.command()
+@_CONFIG
+@click.option("--user", default="", help="Only this user; else everybody.")
+def end(config: Path, user: str) -> None:
+    """End the sessions of browsers in the portal and in instances; whoever is still logged in at the Hub comes back."""
+    from . import rotation
+
+    done = _asked(config, lambda hub: rotation.end_sessions(hub, user))
+    click.echo(f"{done} sessions ended.")
+
+
+@sessions.command()
+@_CONFIG
+@click.option("--user", default="", help="Only this user; else everybody.")
+def revoke(config: Path, user: str) -> None:
+    """Revoke the tokens that people have made for their scripts, the one that this command uses among them."""
+    from . import rotation
+
+    done = _asked(config, lambda hub: rotation.revoke_tokens(hub, user))
+    click.echo(f"{done} tokens revoked.")
+
+
+@sessions.command()
+@_CONFIG
+def rewrite(config: Path) -> None:
+    """Encrypt what the Hub keeps of logins with the first key of JUPYTERHUB_CRYPT_KEY."""
+    from . import rotation
+
+    done = _asked(config, rotation.rewrite_logins)
+    click.echo(f"What the Hub keeps of {done} people is encrypted with the first key.")
+
+
+def _asked(config: Path, work: Callable[[Hub], int]) -> int:
+    from . import build, rotation
+
+    try:
+        return work(rotation.Hub(build.read(config)))
+    except rotation.NotDone as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command()

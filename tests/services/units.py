@@ -28,7 +28,6 @@ from tests.services.hub import (
     ADMIN_PASSWORD,
     USER_PASSWORD,
     RunningHub,
-    free_ports,
     wait_until,
 )
 from visahub.model.experiment import Experiment
@@ -116,16 +115,11 @@ class Machine(RunningHub):
 
     def __init__(self, folder: Path, *, more: str = "", database_url: str = "") -> None:
         self.folder = folder
-        self.state = folder / "hub"
-        self.ports = free_ports(4)
-        self.admin_token, self.portal_token = secrets.token_hex(16), secrets.token_hex(16)
-        self.run_root = Path(tempfile.mkdtemp(prefix="vh-", dir="/tmp").lower())
-        self.run_root.mkdir(exist_ok=True)
         self.database_url = database_url or f"sqlite:///{folder}/portal/visahub.sqlite"
-        self.config_file = folder / "etc" / "jupyterhub_config.py"
-        self.log = folder / "visahub-hub.log"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.tokens: dict[str, str] = {}
+        super().__init__(folder / "hub", more=more)
+        self.log = folder / "visahub-hub.log"
         self.places = {
             "/opt/visahub/bin/python": sys.executable,
             "/opt/visahub": sys.prefix,
@@ -134,9 +128,9 @@ class Machine(RunningHub):
             "/var/lib/visahub": str(folder / "portal"),
             "http://127.0.0.1:8081": f"http://127.0.0.1:{self.ports[2]}",
         }
-        self._lay_out(more)
 
-    def _lay_out(self, more: str) -> None:
+    def _write_config(self, more: str) -> None:
+        self.config_file = self.folder / "etc" / "jupyterhub_config.py"
         owner = _USERS["visahub"] if os.geteuid() == 0 else os.geteuid()
         for name, mode in (("etc", 0o755), ("hub", 0o711), ("portal", 0o700)):
             (self.folder / name).mkdir()

@@ -18,6 +18,7 @@ from ..model.request import StartRequest
 from ..store.database import ask
 from . import desk
 from .desk import Desk, now
+from .portal import SERVICE
 
 # Records of the Hub without a row of ours, as the last round saw them. Two rounds are long enough for a page to show
 # why a start was refused.
@@ -43,6 +44,7 @@ class Round:
         await self._guarded("ends", self._notice_ends(rows))
         dropped = await self._guarded("records", self._drop_records(rows)) or 0
         await self._guarded("offers", self._save_offers())
+        await self._guarded("tokens", self._forget_tokens())
         routes = await self._guarded("routes", self._check_routes()) or 0
         await self._guarded("answers", self._look_for_silence(rows))
         return {"again": again, "dropped": dropped, "routes": routes, "jumped": jumped.total_seconds()}
@@ -126,6 +128,20 @@ class Round:
             self._log.warning("%s cannot be asked what is free: %s", backend.id, error)
             offers = [Offer(hardware=size, is_free=None, sentence="cannot be asked just now") for size in hardware]
         await ask(parts.store.offers.save, backend.id, offers, now())
+
+    async def _forget_tokens(self) -> None:
+        """Takes the portal's older tokens out: the Hub itself would take each one that it was ever given, for ever."""
+        service, db = self._handler.settings["services"].get(SERVICE), self._handler.db
+        if service is None:
+            return
+        held = db.query(orm.APIToken).filter(orm.APIToken.service_id == service.orm.id).all()
+        if len(held) < 2:
+            return
+        current = orm.APIToken.find(db, service.api_token)
+        for token in held:
+            if current is not None and token.id != current.id:
+                db.delete(token)
+        db.commit()
 
     async def _check_routes(self) -> int:
         """Notices a proxy that was restarted: without this its routes are missing for `last_activity_interval`."""
