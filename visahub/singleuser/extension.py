@@ -25,6 +25,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 from visahub.model.errors import VisahubError
 
 from . import activity, assets, runtime, start
+from .patience import Patience
 
 _CHUNK = 1 << 16
 _MAX_MESSAGE = 2 << 20
@@ -46,6 +47,10 @@ def _load_jupyter_server_extension(app: Any) -> None:
             (url_path_join(base, "visahub", "activity"), ActivityHandler),
         ],
     )
+    # Absent in a server that no Hub has started.
+    hub_auth = getattr(app.identity_provider, "hub_auth", None)
+    if hub_auth is not None:
+        hub_auth._check_hub_authorization = Patience(hub_auth._check_hub_authorization)
     start.copy_notebook(os.environ, Path(app.root_dir))
     reporter = activity.Reporter(app.web_app, app.log, os.environ)
     # The server's loop does not run yet; it starts the callback and ends it with itself.
