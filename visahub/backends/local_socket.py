@@ -45,9 +45,11 @@ def open_to(folder: Path, uid: int, gid: int) -> None:
     web = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         # Only we can exchange it by now. Its owner may close it again, which shuts out nobody but itself.
-        if _is_taken(web) and _is_socket(web, uid):
+        if os.fstat(web).st_uid == os.geteuid() and _is_socket(web, uid):
             os.chown(SOCKET, -1, gid, dir_fd=web, follow_symlinks=False)
             os.chmod(SOCKET, 0o660, dir_fd=web)
+            # Where accounts are the Hub's own, sealing has left it as it was.
+            os.fchmod(web, PASSABLE)
     finally:
         os.close(web)
 
