@@ -113,8 +113,8 @@ configure(c)
 class Machine(RunningHub):
     """An installation as docs/operators.md describes it, in a folder; its programs run as the units say."""
 
-    def __init__(self, folder: Path, *, more: str = "", database_url: str = "") -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, more: str = "", database_url: str = "", crypt_key: str = "") -> None:
+        self.folder, self._crypt_key = folder, crypt_key
         self.database_url = database_url or f"sqlite:///{folder}/portal/visahub.sqlite"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.tokens: dict[str, str] = {}
@@ -157,6 +157,8 @@ class Machine(RunningHub):
         )
         self.write_secret("proxy.env", f"CONFIGPROXY_AUTH_TOKEN={secrets.token_hex(32)}")
         self.write_secret("portal.env", f"VISAHUB_PORTAL_TOKEN={self.portal_token}")
+        if self._crypt_key:
+            self.write_secret("hub.env", f"JUPYTERHUB_CRYPT_KEY={self._crypt_key}")
 
     def write_secret(self, name: str, text: str) -> None:
         file = self.folder / "etc" / name
@@ -274,32 +276,29 @@ class Machine(RunningHub):
                 self.start_unit(name)
 
     def do(self, commands: str, **environ: str) -> str:
-        """Does a block of a page's commands, line by line, and gives what they printed; any failure fails the test."""
-        said = []
-        for line in commands.replace("\\\n", " ").splitlines():
-            line = re.sub(r"\s+", " ", line.strip())
-            if not line or line.startswith("#"):
+        """Does a block of a page's commands and gives what they printed; any failure fails the test."""
+        said, waiting = [], list[str]()
+        for line in [*commands.replace("\\\n", " ").splitlines(), "systemctl"]:
+            if not line.startswith("systemctl"):
+                waiting.append(line)
                 continue
-            if line.startswith("systemctl "):
+            if any(waiting):
+                said.append(self._shell("\n".join(waiting), environ))
+            waiting = []
+            if line != "systemctl":
                 self.systemctl(line)
                 self.wait_for(*self.processes)
-                continue
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", self.placed(line)],
-                capture_output=True,
-                text=True,
-                cwd=self.folder,
-                env={
-                    "PATH": f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                    "PYTHONPATH": str(ROOT),
-                    "HOME": str(self.folder),
-                    **environ,
-                },
-                timeout=100,
-            )
-            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-            said.append(done.stdout)
         return "".join(said)
+
+    def _shell(self, script: str, environ: dict[str, str]) -> str:
+        path = f"{sys.prefix}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        usual = {"PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(self.folder)}
+        command = ["bash", "-euo", "pipefail", "-c", self.placed(script)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=self.folder, env=usual | environ, timeout=100, check=False
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
+        return done.stdout
 
     def enter_experiment(self) -> None:
         """Puts one experiment with open data into the catalogue, so that anybody may start something."""
@@ -368,3 +367,11 @@ def user_of(pid: int) -> int:
     """Gives the user of a process that runs."""
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(lines["Uid"].split()[0])
+
+
+def commands_of(page: str, heading: str) -> list[str]:
+    """Gives the blocks of commands below a heading of a page of docs/, in their order."""
+    text = (ROOT / "docs" / page).read_text()
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, re.S | re.M)
+    assert found, f"{page} has no part {heading}"
+    return re.findall(r"^```sh\n(.*?)^```", found[1], re.S | re.M)
