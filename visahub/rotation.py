@@ -25,6 +25,10 @@ class NotDone(Exception):
     """The Hub could not be asked, or refused; the text is a sentence for the operator."""
 
 
+class Unknown(NotDone):
+    """The Hub knows nothing of that name or number."""
+
+
 class Hub:
     """The Hub's API with an administrator's token."""
 
@@ -53,7 +57,11 @@ class Hub:
                 yield token
 
     def revoke(self, user: str, token: dict[str, Any]) -> None:
-        self._ask("DELETE", f"users/{quote(user, safe='')}/tokens/{token['id']}")
+        """Revokes a token; with one session the Hub ends all that the same browser page has for this user."""
+        try:
+            self._ask("DELETE", f"users/{quote(user, safe='')}/tokens/{token['id']}")
+        except Unknown:
+            return
 
     def rewrite(self, user: str) -> bool:
         """Lets the Hub read what it keeps of a login, which writes it anew with the first of its keys."""
@@ -67,7 +75,7 @@ class Hub:
                 body = answer.read()
         except HTTPError as error:
             with error:
-                raise NotDone(_refusal(error.code, path)) from error
+                raise _refusal(error.code, path) from error
         except OSError as error:
             raise NotDone(f"The Hub does not answer at {self._url}. Start it, then try again.") from error
         return json.loads(body) if body else None
@@ -98,9 +106,9 @@ def rewrite_logins(hub: Hub) -> int:
     return sum(hub.rewrite(user) for user in hub.users())
 
 
-def _refusal(status: int, path: str) -> str:
+def _refusal(status: int, path: str) -> NotDone:
     if status == 404:
-        return f"The Hub knows nothing at {path.split('?')[0]}: is the name right?"
+        return Unknown(f"The Hub knows nothing at {path.split('?')[0]}: is the name right?")
     if status in {401, 403}:
-        return f"The token in {_TOKEN} may not do this: it has to be an administrator's, and not revoked."
-    return f"The Hub answered {status}. Its log says why: journalctl -u visahub-hub"
+        return NotDone(f"The token in {_TOKEN} may not do this: it has to be an administrator's, and not revoked.")
+    return NotDone(f"The Hub answered {status}. Its log says why: journalctl -u visahub-hub")

@@ -113,8 +113,9 @@ configure(c)
 class Machine(RunningHub):
     """An installation as docs/operators.md describes it, in a folder; its programs run as the units say."""
 
-    def __init__(self, folder: Path, *, more: str = "", database_url: str = "", crypt_key: str = "") -> None:
-        self.folder, self._crypt_key = folder, crypt_key
+    # `crypt_key`, and `pgpass`, a file with the database's password.
+    def __init__(self, folder: Path, *, more: str = "", database_url: str = "", **secrets: Any) -> None:
+        self.folder, self._secrets = folder, secrets
         self.database_url = database_url or f"sqlite:///{folder}/portal/visahub.sqlite"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.tokens: dict[str, str] = {}
@@ -157,8 +158,12 @@ class Machine(RunningHub):
         )
         self.write_secret("proxy.env", f"CONFIGPROXY_AUTH_TOKEN={secrets.token_hex(32)}")
         self.write_secret("portal.env", f"VISAHUB_PORTAL_TOKEN={self.portal_token}")
-        if self._crypt_key:
-            self.write_secret("hub.env", f"JUPYTERHUB_CRYPT_KEY={self._crypt_key}")
+        if crypt_key := self._secrets.get("crypt_key"):
+            self.write_secret("hub.env", f"JUPYTERHUB_CRYPT_KEY={crypt_key}")
+        if pgpass := self._secrets.get("pgpass"):
+            file = self.folder / "etc" / "pgpass"
+            shutil.copy(pgpass, file)
+            os.chown(file, owner, owner)
 
     def write_secret(self, name: str, text: str) -> None:
         file = self.folder / "etc" / name
