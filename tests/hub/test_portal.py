@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.services.hub import running, wait_until
+from visahub import doctor
 from visahub.model.instance import Phase
 
 from .conftest import OTHERS, OWN, Asking
@@ -90,3 +91,19 @@ def test_a_killed_hub_leaves_no_second_portal(asking: Asking) -> None:
     wait_until(asking.hub.has_portal, "the portal answers again")
     assert len(portals(asking)) == 1
     assert landed(asking).status_code == 200
+
+
+def test_a_portal_that_died_is_seen_by_the_doctor_and_by_whoever_watches(asking: Asking) -> None:
+    wait_until(asking.hub.is_settled, "the Hub has finished its start")
+    for _ in range(3):
+        wait_until(lambda: asking.hub.has_portal() and portals(asking), "the portal answers")
+        os.kill(portals(asking)[0], signal.SIGKILL)
+        wait_until(lambda: not portals(asking), "it is dead")
+        health = httpx.get(f"{asking.hub.url}/services/visahub/health", timeout=20)
+        found = {finding.check: finding for finding in doctor.examine(asking.hub.config_file)}["running portal"]
+        # The Hub looks now and then, and may have started it again meanwhile.
+        if not portals(asking):
+            break
+    assert health.status_code == 503
+    assert found.grade is doctor.Grade.PROBLEM
+    assert "The Hub starts it again within half a minute" in found.sentence
