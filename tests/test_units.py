@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -9,11 +10,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx
 import pytest
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
 
 from tests.services.hub import wait_until
 from tests.services.units import NAMES, UNITS, Machine, UnitFile, machine, passable, user_of
@@ -141,6 +144,25 @@ class TestRunning:
         units.api("DELETE", f"/users/{ACCOUNT}/servers/first", token=units.tokens[ACCOUNT])
         wait_until(lambda: not Path(f"/proc/{seen['pid']}").exists(), "its processes have ended")
 
+    async def test_jupyterlab_and_a_desktop_run_under_what_the_hubs_unit_closes(self, units: Machine) -> None:
+        """Instances inherit what the unit closes: Xvnc, XFCE and JupyterLab have to live with it."""
+        if ACCOUNT not in units.tokens:
+            units.login(ACCOUNT).close()
+            units.tokens[ACCOUNT] = units.token(ACCOUNT)
+        headers = {"Authorization": f"token {units.tokens[ACCOUNT]}"}
+        options = {"experiments": ["open"], "environment": "lab", "hardware": "small"}
+        started = units.start_server(ACCOUNT, "desk", options, token=units.tokens[ACCOUNT])
+        assert started.status_code in {201, 202}, started.text
+        await asyncio.to_thread(units.wait_ready, ACCOUNT, "desk")
+        address = f"ws://127.0.0.1:{units.ports[0]}/user/{ACCOUNT}/desk/visahub/desktop/socket"
+        socket = await websocket_connect(HTTPRequest(address, headers=headers, request_timeout=60))
+        assert bytes(await asyncio.wait_for(socket.read_message(), 60)).startswith(b"RFB 003.008")
+        socket.close()
+        assert "Xvnc" in names_of(units)
+        await asyncio.to_thread(wait_until, lambda: "xfce4-session" in names_of(units), "XFCE runs")
+        units.api("DELETE", f"/users/{ACCOUNT}/servers/desk", token=units.tokens[ACCOUNT])
+        await asyncio.to_thread(wait_until, lambda: not units.instance_pids(), "all its processes have ended")
+
     def test_the_portal_reads_no_secret_of_the_others(self, units: Machine) -> None:
         """As its user: not the files of secrets, not the Hub's database, nothing that it could change in /etc."""
         portal = user_of(units.processes["visahub-portal"].pid)
@@ -161,6 +183,15 @@ class TestRunning:
         assert ended.returncode == 1
         assert "CONFIGPROXY_AUTH_TOKEN" in ended.stderr
         assert "Traceback" not in ended.stderr
+
+
+def names_of(units: Machine) -> set[str]:
+    """Gives the names of the processes of all instances."""
+    found = set()
+    for pid in units.instance_pids():
+        with suppress(OSError):
+            found.add(Path(f"/proc/{pid}/comm").read_text().strip())
+    return found
 
 
 def _status(units: Machine, name: str) -> str:

@@ -14,6 +14,10 @@ ROOT = Path(__file__).parents[1]
 SHARED = (
     "static/visahub.css",
     "static/desktop.js",
+    "proxy/503.html",
+    "systemd/visahub-hub.service",
+    "systemd/visahub.target",
+    "systemd/visahub.sysusers.conf",
     "samples/experiments.json",
     "samples/make_data.py",
     "templates/hub/login.html",
