@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from ..model.errors import Unavailable
+from . import copies
 from .accounts import Accounts
 from .asking import ask
 from .engine import MISSING, Database, is_lost, is_trouble
@@ -49,14 +50,21 @@ class Store:
         self.offers = Offers(self.database)
         self.leases = Leases(self.database)
 
-    def upgrade(self) -> None:
-        """Makes the tables or brings them up to date, in one transaction; right when called twice or by two at once."""
+    def upgrade(self) -> Path | None:
+        """Makes the tables or brings them up to date, in one transaction; right when called twice or by two at once.
+
+        Before the tables of a file change it is copied beside itself; gives the copy.
+        """
         self.database.make_file()
+        with self.database.read() as connection:
+            old = _check_known(connection)
+        copy = copies.before_upgrade(self.database, old) if old and old != _revisions()[0] else None
         with self.database.upgrade() as connection:
             _check_known(connection)
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+        return copy
 
     def check(self) -> None:
         """Raises Unavailable with the remedy when the database is away, full, or its tables do not fit this version."""
