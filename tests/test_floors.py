@@ -39,7 +39,8 @@ ROOMS: dict[str, set[str]] = {
     "portal": {"build", "front", "addresses"} | _BELOW,
     "doctor": {"build", "addresses", "proxy"} | _BELOW,
     "demo": {"model", "flows", "build", "hub"},
-    "cli": {"model", "build", "portal", "doctor", "demo", "proxy", "rotation"},
+    "copies": {"build"} | _BELOW,
+    "cli": {"model", "build", "portal", "doctor", "demo", "proxy", "rotation", "copies"},
     "singleuser": {"model"},
     "machine": {"model"},
     "testing": {"model", "store", "backends", "sources", "federations", "notices", "flows"},
@@ -68,11 +69,12 @@ HOMES: dict[str, set[str]] = {
         "hub",
         "portal",
         "doctor",
+        "copies",
         "testing",
     },
     "prometheus_client": {"portal"},
     "jinja2": {"portal"},
-    "click": {"cli", "doctor"},
+    "click": {"cli", "doctor", "copies"},
     "aiohttp": {"hub/settings.py"},
 }
 # Floor 1 has the standard library and nothing else.

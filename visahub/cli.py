@@ -63,16 +63,76 @@ def db() -> None:
 @db.command()
 @_CONFIG
 def upgrade(config: Path) -> None:
-    """Bring the tables up to date. Make a copy of the database first; an upgrade cannot be undone."""
+    """Bring the tables up to date. A database in a file is copied first; of PostgreSQL make a copy: db backup."""
     from . import build
     from .model.errors import Unavailable
 
     store = build.build(build.read(config)).store
     try:
-        store.upgrade()
+        copy = store.upgrade()
     except Unavailable as error:
         raise click.ClickException(error.sentence) from error
-    click.echo("The tables are up to date.")
+    click.echo(f"The tables are up to date. A copy from before: {copy}" if copy else "The tables are up to date.")
+
+
+@db.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@_CONFIG
+def backup(folder: Path, config: Path) -> None:
+    """Copy both databases, visahub's and the Hub's, into FOLDER, while they are used."""
+    from . import copies
+
+    copies.backup(config, folder)
+
+
+@db.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--only", type=click.Choice(["visahub", "jupyterhub"]), help="Put back only one of the two.")
+@_CONFIG
+def restore(folder: Path, only: str | None, config: Path) -> None:
+    """Put the copies in FOLDER back, while Hub and portal are stopped. What was there is kept beside them."""
+    from . import copies
+
+    copies.restore(config, folder, only or "")
+
+
+@main.group()
+def strays() -> None:
+    """Look after what runs and no row of the database knows, as after a restore. Nothing is done without --really."""
+
+
+@strays.command("list")
+@_CONFIG
+def list_strays(config: Path) -> None:
+    """List them; ends with 1 when there are any."""
+    from . import copies
+
+    sys.exit(copies.list_strays(config))
+
+
+@strays.command("adopt")
+@click.argument("attempt")
+@click.option("--owner", required=True, help="The user name of its owner, who has logged in before.")
+@click.option("--server", default="", help="Its name in the address /user/OWNER/SERVER/, when the place does not say.")
+@click.option("--name", default="", help="What its owner reads.")
+@click.option("--really", is_flag=True, help="Do it; without this it is only told.")
+@_CONFIG
+def adopt_stray(attempt: str, owner: str, server: str, name: str, really: bool, config: Path) -> None:
+    """Write the row of one, so that it is its owner's instance again."""
+    from . import copies
+
+    copies.adopt_stray(config, attempt, copies.Wish(owner, server, name), really=really)
+
+
+@strays.command("end")
+@click.argument("attempt")
+@click.option("--really", is_flag=True, help="Do it; without this it is only told.")
+@_CONFIG
+def end_stray(attempt: str, really: bool, config: Path) -> None:
+    """End one. Its files stay, as after every stop; what was not saved is lost."""
+    from . import copies
+
+    copies.end_stray(config, attempt, really=really)
 
 
 @main.group()

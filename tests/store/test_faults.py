@@ -152,7 +152,7 @@ def test_f24_no_room_for_the_copy(old: Store, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("statements", [1, 2, 4, 6, 8])
 def test_f1_killed_between_two_steps_of_an_admission(url: str, statements: int) -> None:
-    """Row or nothing: never a row without its event, an event without its row, or a quota that is used up by nothing."""
+    """Row or nothing: never a row without its event, an event without its row, or a quota used up by nothing."""
     store = Store(url)
     bob = store.accounts.enter(BOB, uid_min=20000)
     was_whole = killed(url, "admit", statements)

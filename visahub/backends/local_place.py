@@ -107,8 +107,8 @@ class LocalPlace:
         if not processes.is_alive(*keeper):
             return Condition(seen=Seen.FAILED, state=state, sentence=_last_words(run))
         if run.is_listening():
-            return Condition(seen=Seen.RUNNING, state=state, address=run.address)
-        return Condition(seen=Seen.STARTING, state=state)
+            return Condition(seen=Seen.RUNNING, state=state, address=run.address, instance_id=run.record.instance_id)
+        return Condition(seen=Seen.STARTING, state=state, instance_id=run.record.instance_id)
 
     def ended(self, attempt: str) -> None:
         """Ends all processes of an attempt and removes its run directory; nothing to do is right too."""

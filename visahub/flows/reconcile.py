@@ -25,6 +25,8 @@ Clock = Callable[[], datetime]
 
 _LOOK_SECONDS = 60.0
 _ACT_SECONDS = 60.0
+# What the log has been told of already: it stays until an operator decides, and every round sees it.
+_told: set[str] = set()
 # How many instances are ended at the same time, so that one that hangs does not hold up the others.
 _AT_ONCE = 8
 
@@ -61,7 +63,7 @@ def decide(instance: Instance | None, condition: Condition | None, now: datetime
     Never call it for a backend that could not be asked: that changes nothing. For `grace_seconds` after a change of
     the row nothing is done, since somebody is at work on it or the backend's list is late.
     """
-    is_live = condition is not None and condition.seen in {Seen.STARTING, Seen.RUNNING}
+    is_live = condition is not None and condition.is_live
     if instance is None:
         is_stopped = condition is None or condition.seen is Seen.STOPPED
         return Action.NOTHING if is_stopped else Action.STOP_STRAY
@@ -210,7 +212,9 @@ async def _strays(
         if action is Action.NOTHING:
             continue
         if attempt not in known:
-            log.warning("Something of this deployment runs that no row knows, attempt %s: it is left alone", attempt)
+            if attempt not in _told:
+                log.warning("Attempt %s runs and no row knows it: it is left alone. See: visahub strays list", attempt)
+                _told.add(attempt)
             report.unknown.append(attempt)
             continue
         report.done.append((attempt, action))

@@ -18,10 +18,13 @@ from ..flows.steady import SteadyClock
 from ..model.account import Account
 from ..model.errors import Refused
 from ..model.instance import Event, Instance, Phase
+from ..model.launch import Condition
+from ..store.database import ask
 from .silence import Silence
 from .supervisor import Supervisor
 from .watch import Watch
 
+_ANY_TIME = datetime.min.replace(tzinfo=UTC)
 # What `decide` says of an instance that is not there any more.
 _OVER = {Action.LOST, Action.GIVE_UP}
 
@@ -109,3 +112,25 @@ class Desk:
             return None
         action = reconcile.decide(row, answer.condition, now(), self.parts.settings.grace_seconds)
         return 0 if action in _OVER else None
+
+    async def poll_without_row(self, attempt: str) -> int | None:
+        """Tells the same of an attempt that no row carries now: it is over, unless our database is an older copy."""
+        places = await self._places_without_row(attempt)
+        return None if any(condition is None or condition.is_live for condition in places.values()) else 0
+
+    async def end_without_row(self, attempt: str) -> None:
+        """Stops what the Hub knows and no row does, because its owner asks for it."""
+        for backend_id, condition in (await self._places_without_row(attempt)).items():
+            if condition is not None and condition.is_live:
+                await self.parts.backends[backend_id].stop(attempt, condition.state)
+
+    async def _places_without_row(self, attempt: str) -> dict[str, Condition | None]:
+        """Gives where an attempt that no row ever had is; None for a place that cannot be asked."""
+        if not attempt or attempt in await ask(self.parts.store.instances.known_attempts, [attempt]):
+            return {}
+        answers = {key: await self.watch.see(key, attempt, since=_ANY_TIME) for key in self.parts.backends}
+        return {
+            key: answer.condition if answer.known else None
+            for key, answer in answers.items()
+            if answer.condition is not None or not answer.known
+        }

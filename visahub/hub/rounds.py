@@ -16,10 +16,12 @@ from ..model.instance import Instance, Phase, Want
 from ..model.offer import Offer
 from ..model.request import StartRequest
 from ..store.database import ask
-from . import desk
+from . import desk, resume
 from .desk import Desk, now
 from .portal import SERVICE
 
+# Attempts that cannot be taken up, told once.
+_without_token: set[str] = set()
 # Records of the Hub without a row of ours, as the last round saw them. Two rounds are long enough for a page to show
 # why a start was refused.
 _strays: set[tuple[str, str]] = set()
@@ -42,12 +44,21 @@ class Round:
         again = await self._guarded("retry", self._start_again(report.retry)) or 0
         rows = await ask(parts.store.instances.live)
         await self._guarded("ends", self._notice_ends(rows))
-        dropped = await self._guarded("records", self._drop_records(rows)) or 0
+        taken_up = await self._guarded("resume", self._take_up(rows)) or 0
+        # While our database lacks what runs, the Hub's records may be all that is left of it.
+        dropped = 0 if report.unknown else await self._guarded("records", self._drop_records(rows)) or 0
         await self._guarded("offers", self._save_offers())
         await self._guarded("tokens", self._forget_tokens())
         routes = await self._guarded("routes", self._check_routes()) or 0
         await self._guarded("answers", self._look_for_silence(rows))
-        return {"again": again, "dropped": dropped, "routes": routes, "jumped": jumped.total_seconds()}
+        return {
+            "again": again,
+            "taken_up": taken_up,
+            "dropped": dropped,
+            "routes": routes,
+            "jumped": jumped.total_seconds(),
+            "unknown": sorted(report.unknown),
+        }
 
     async def _guarded(self, name: str, work: Any) -> Any:
         try:
@@ -79,6 +90,27 @@ class Round:
         live = {row.attempt for row in rows if row.want is Want.ON and row.phase in {Phase.STARTING, Phase.READY}}
         ended = [spawner for spawner in self._ready_spawners() if spawner.attempt not in live]
         await asyncio.gather(*(spawner.poll_and_notify() for spawner in ended))
+
+    async def _take_up(self, rows: Iterable[Instance]) -> int:
+        """Takes up what runs by our rows and what the Hub does not know, since its database came from a copy."""
+        store, done = self._desk.parts.store, 0
+        for row in rows:
+            if row.phase is not Phase.READY or row.want is not Want.ON or self._is_active(row.owner, row.server_name):
+                continue
+            user = self._handler.user_from_username(row.owner)
+            if row.attempt in _without_token or not await resume.token_of(store, user, row):
+                if row.attempt not in _without_token:
+                    _without_token.add(row.attempt)
+                    self._log.warning("%s of %s runs, but its token is lost: it is left alone", row.id, row.owner)
+                continue
+            self._handler.lost[(row.owner, row.server_name)] = row
+            try:
+                user.get_or_create_spawner(row.server_name, row.name, replace_failed=True)
+                await self._handler.spawn_single_user(user, row.server_name, row.name)
+                done += 1
+            except Exception as error:
+                self._log.error("%s of %s could not be taken up: %s", row.server_name, row.owner, error)
+        return done
 
     async def _drop_records(self, rows: Iterable[Instance]) -> int:
         """Drops the Hub's records of servers that were never admitted, so that refused options do not stay."""

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from types import SimpleNamespace
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from jupyterhub import __version__
-from jupyterhub.objects import Server
 from jupyterhub.spawner import Spawner
-from jupyterhub.utils import AnyTimeoutError
 from traitlets import Integer, Unicode, default
 
 from ..flows import end, launch
@@ -21,7 +17,7 @@ from ..model.instance import Instance, Phase, Want
 from ..model.launch import Launch
 from ..model.request import StartRequest
 from ..store.database import ask
-from . import form, handlers, limits
+from . import form, handlers, limits, resume
 from .desk import Desk, now
 from .portal import connect_address, public_address
 from .refusals import spoken
@@ -29,26 +25,9 @@ from .refusals import spoken
 # Where a spawned server would get more than it needs: old names of the same token, and the Hub's own settings.
 _NOT_FOR_INSTANCES = {"JPY_API_TOKEN", "JUPYTERHUB_OAUTH_SCOPES", "JUPYTERHUB_ADMIN_ACCESS"}
 _PROGRESS_SECONDS = 0.5
-# How long a restarted Hub waits for the answer of an instance that is known to run.
-_KNOWN_SECONDS = 5
 
 # The Hub loads its spawner class before it makes its list of addresses.
 handlers.register()
-
-
-class Known(Server):
-    """A server that was ready before the Hub was restarted. The Hub would end it if it did not answer now.
-
-    That is for its owner to decide: `silence.py` tells that it does not answer.
-    """
-
-    async def wait_up(self, **kwargs: Any) -> Any:
-        try:
-            async with asyncio.timeout(_KNOWN_SECONDS):
-                return await super().wait_up(**kwargs)
-        except AnyTimeoutError:
-            # All that the Hub reads of the answer.
-            return SimpleNamespace(headers={"X-JupyterHub-Version": __version__})
 
 
 class VisaSpawner(Spawner):
@@ -64,6 +43,9 @@ class VisaSpawner(Spawner):
     # Whether this one is among them.
     is_counted = False
     _admission: Admission | None = None
+    # Only while what runs already is taken up: its address, and what its login may ask for.
+    resumed_address = ""
+    kept_scopes: Sequence[str] = ()
 
     @property
     def desk(self) -> Desk:
@@ -91,9 +73,12 @@ class VisaSpawner(Spawner):
     async def admit(self, options: object) -> None:
         """Checks the options, whichever door they came through, and commits the attempt before anything exists."""
         self._admission = None
+        lost = self._lost()
         try:
+            if lost is not None and lost.phase is Phase.READY:
+                return await resume.take_up(self, lost)
             limits.check_starts(self, self.starts_at_once)
-            self._admission = admission = await self._admitted(options)
+            self._admission = admission = await self._admitted(options, lost)
         except Exception as error:
             self.is_counted = False
             await self._forget()
@@ -102,8 +87,14 @@ class VisaSpawner(Spawner):
         # The Hub commits this before `start` runs, so that a Hub that is killed finds its way back to the row.
         self.orm_spawner.state = self.get_state()
         self.user_options = self.orm_spawner.user_options = admission.instance.request.as_options()
+        await resume.keep_token(self)
 
-    async def _admitted(self, options: object) -> Admission:
+    def _lost(self) -> Instance | None:
+        """Gives the row that a round found and that the Hub has forgotten."""
+        lost: Instance | None = getattr(self.handler, "lost", {}).get((self.user.name, self.name))
+        return lost
+
+    async def _admitted(self, options: object, lost: Instance | None) -> Admission:
         if not self.name:
             raise Refused(
                 "Instances have names here. Open My instances and choose New instance.",
@@ -111,7 +102,6 @@ class VisaSpawner(Spawner):
                 status=400,
             )
         desk = self.desk
-        lost = getattr(self.handler, "lost", {}).get((self.user.name, self.name))
         if lost is not None:
             return await ask(desk.again, lost)
         account = await ask(desk.account, self.user.name)
@@ -131,6 +121,11 @@ class VisaSpawner(Spawner):
 
     async def start(self) -> str:
         """Runs the admitted start and gives the address; a failure is cleaned up and told by the flow."""
+        if self.resumed_address:
+            address, self.resumed_address = self.resumed_address, ""
+            self._server = resume.Known(orm_server=self.orm_spawner.server)
+            self._set_address(address)
+            return address
         if self._admission is None:
             # A facility that sets its own `apply_user_options` does not open a door past the rules.
             await self.admit(self.user_options)
@@ -193,7 +188,9 @@ class VisaSpawner(Spawner):
 
     async def _polled(self) -> int | None:
         row = await self._row()
-        if row is None or row.phase in {Phase.STOPPED, Phase.ERROR, Phase.GONE}:
+        if row is None:
+            return await self.desk.poll_without_row(self.attempt)
+        if row.phase in {Phase.STOPPED, Phase.ERROR, Phase.GONE}:
             return 0
         if row.want is not Want.ON or row.phase in {Phase.STOPPING, Phase.DELETING}:
             # Who stops it asks this first, and calls `stop` only for what runs. For everybody else it has ended: a
@@ -214,7 +211,7 @@ class VisaSpawner(Spawner):
             if row is not None and row.address:
                 self._set_address(row.address)
             if row is not None and row.phase is Phase.READY:
-                self._server = Known(orm_server=self.orm_spawner.server)
+                self._server = resume.Known(orm_server=self.orm_spawner.server)
         except Exception as error:
             # The Hub must not be held up by one instance: it asks the address below once and gives up.
             self.http_timeout = 1
@@ -249,7 +246,7 @@ class VisaSpawner(Spawner):
     async def _end(self, flow: Any) -> None:
         row = await self._row()
         if row is None:
-            return
+            return await self.desk.end_without_row(self.attempt)
         parts = self.desk.parts
         try:
             await flow(parts.store, parts.backend(row.backend), row.id, now)
@@ -280,6 +277,11 @@ class VisaSpawner(Spawner):
             await asyncio.sleep(_PROGRESS_SECONDS)
 
     # What the Hub keeps of a server.
+
+    def start_polling(self) -> None:
+        """Begins the Hub's polls, at the end of each start."""
+        resume.give_scopes_back(self)
+        super().start_polling()
 
     def get_state(self) -> dict[str, Any]:
         """Points to our row. The token is kept so that it dies with its attempt, also after a restart of the Hub."""

@@ -55,12 +55,21 @@ class Seen(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """One resource of this deployment as its backend sees it; `state` and `address` allow its adoption."""
+    """One resource of this deployment as its backend sees it; `state` and `address` allow its adoption.
+
+    `instance_id` is the id that its launch had, '' when the place does not keep it.
+    """
 
     seen: Seen
     state: State = field(default_factory=dict, repr=False)
     address: str = ""
     sentence: str = ""
+    instance_id: str = ""
+
+    @property
+    def is_live(self) -> bool:
+        """Tells whether it runs or is about to."""
+        return self.seen in {Seen.STARTING, Seen.RUNNING}
 
 
 # What one question to a backend answers: every resource of this deployment, by attempt.

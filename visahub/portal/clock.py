@@ -12,7 +12,7 @@ from ..flows.mirror import mirror
 from ..model.errors import Refused, VisahubError
 from ..sources.base import Source
 from ..store.database import Store
-from .health import MIRRORS, ROUNDS, Health
+from .health import MIRRORS, ROUNDS, STRAYS, Health
 from .hubapi import HubApi
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Clock:
 
     async def _hub_round(self) -> None:
         try:
-            await self._hub.round()
+            STRAYS.set(len((await self._hub.round()).get("unknown", [])))
         except VisahubError as error:
             ROUNDS.labels("failed").inc()
             is_stranger = isinstance(error, Refused) and error.status in {401, 403}

@@ -26,6 +26,7 @@ REQUESTS = Histogram(
 STORE_SECONDS = Histogram("visahub_store_seconds", "Time of a simple question to the database", registry=REGISTRY)
 INSTANCES = Gauge("visahub_instances", "Instances by backend and phase", ["backend", "phase"], registry=REGISTRY)
 LISTENERS = Gauge("visahub_listeners", "Open streams of events", registry=REGISTRY)
+STRAYS = Gauge("visahub_strays", "Instances that run and that no row of the database knows", registry=REGISTRY)
 ROUNDS = Total("visahub_rounds", "Rounds of reconciliation", ["outcome"], registry=REGISTRY)
 MIRRORS = Total("visahub_mirrors", "Readings of a source", ["source", "outcome"], registry=REGISTRY)
 

@@ -51,9 +51,10 @@ class HubApi:
         response = await self._ask("GET", _server(username, server), token)
         return bool(json.loads(response.body).get("ready"))
 
-    async def round(self) -> None:
-        """Asks the Hub for one look at all backends (`hub/handlers.py`)."""
-        await self._ask("POST", "visahub/round", self._service_token, {}, seconds=60)
+    async def round(self) -> dict[str, Any]:
+        """Asks the Hub for one look at all backends (`hub/handlers.py`) and gives what it found."""
+        response = await self._ask("POST", "visahub/round", self._service_token, {}, seconds=60)
+        return dict(json.loads(response.body or "{}"))
 
     def close(self) -> None:
         self._client.close()

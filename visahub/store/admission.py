@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, func, select
 
@@ -30,7 +31,7 @@ def first(
     """Gives the row of a new instance; raises Refused when the account may not have one more."""
     _check_quota(connection, account)
     return Instance(
-        id=_free_id(connection, server_name),
+        id=free_id(connection, server_name),
         owner_id=account.id,
         owner=account.username,
         server_name=server_name,
@@ -88,7 +89,16 @@ def _check_quota(connection: Connection, account: Account) -> None:
         )
 
 
-def _free_id(connection: Connection, server_name: str) -> str:
+_INSTANCE_FIELDS = tuple(field.name for field in fields(Instance) if field.name != "owner")
+
+
+def columns(instance: Instance) -> dict[str, Any]:
+    """Gives an instance as its row holds it."""
+    values = {name: getattr(instance, name) for name in _INSTANCE_FIELDS}
+    return values | {"request": instance.request.as_options(), "state": dict(instance.state)}
+
+
+def free_id(connection: Connection, server_name: str) -> str:
     """Gives the Hub server's name as id when it can be one and no row has ever had it."""
     if _ID.fullmatch(server_name):
         taken = connection.scalar(select(instances.c.id).where(instances.c.id == server_name))

@@ -22,6 +22,7 @@ from .instances import Instances
 from .leases import Leases
 from .offers import Offers
 from .preferences import Preferences
+from .strays import Strays
 
 __all__ = ["Store", "ask", "is_lost", "is_trouble"]
 
@@ -49,6 +50,7 @@ class Store:
         self.preferences = Preferences(self.database)
         self.offers = Offers(self.database)
         self.leases = Leases(self.database)
+        self.strays = Strays(self.database)
 
     def upgrade(self) -> Path | None:
         """Makes the tables or brings them up to date, in one transaction; right when called twice or by two at once.

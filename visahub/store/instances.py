@@ -55,7 +55,7 @@ class Instances:
             row = connection.execute(_living(account.id, server_name)).one_or_none()
             if row is None:
                 made = admission.first(connection, account, server_name, request, backend, now, deadline)
-                connection.execute(insert(instances).values(_columns(made)))
+                connection.execute(insert(instances).values(admission.columns(made)))
             else:
                 made = admission.again(_instance(row), request, backend, now, deadline)
                 _save(connection, made)
@@ -271,16 +271,10 @@ def _request(options: dict[str, Any]) -> StartRequest:
 
 
 _REQUEST_FIELDS = frozenset(field.name for field in fields(StartRequest))
-_INSTANCE_FIELDS = tuple(field.name for field in fields(Instance) if field.name != "owner")
-
-
-def _columns(instance: Instance) -> dict[str, Any]:
-    values = {name: getattr(instance, name) for name in _INSTANCE_FIELDS}
-    return values | {"request": instance.request.as_options(), "state": dict(instance.state)}
 
 
 def _save(connection: Connection, instance: Instance) -> None:
-    connection.execute(update(instances).where(instances.c.id == instance.id).values(_columns(instance)))
+    connection.execute(update(instances).where(instances.c.id == instance.id).values(admission.columns(instance)))
 
 
 def _usual_columns(old: Instance, phase: Phase, now: datetime) -> dict[str, Any]:

@@ -253,3 +253,11 @@ leases = Table(
     Column("taken", Moment, nullable=False),
     Column("renewed", Moment, nullable=False),
 )
+
+# The token of each instance that runs, sealed with a key that only the Hub has.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("attempt", Words, primary_key=True),
+    Column("sealed", Words, nullable=False),
+)
