@@ -55,7 +55,7 @@ def backup(path: Path, folder: Path) -> None:
         target = folder / f"{name}.{copies.suffix(database)}"
         copies.make(database, target)
         click.echo(f"{target} ({target.stat().st_size // 1024} kB)")
-    click.echo("Keep them with the Hub's cookie_secret and JUPYTERHUB_CRYPT_KEY, without which they tell less.")
+    click.echo("Keep them with the Hub's cookie secret and JUPYTERHUB_CRYPT_KEY, without which they tell less.")
 
 
 @_spoken

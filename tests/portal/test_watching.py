@@ -10,7 +10,7 @@ import pytest
 
 from visahub.model.errors import Unavailable
 from visahub.portal.clock import Clock
-from visahub.portal.health import Health
+from visahub.portal.health import REGISTRY, Health
 from visahub.portal.limits import Buckets
 
 from .conftest import Site
@@ -95,12 +95,13 @@ class _Hub:
     def __init__(self) -> None:
         self.rounds = 0
 
-    async def round(self) -> None:
+    async def round(self) -> dict[str, Any]:
         self.rounds += 1
         if self.rounds == 1:
             raise Unavailable("The Hub does not answer.")
         if self.rounds == 2:
             raise ValueError("a defect")
+        return {"unknown": ["a", "b"]}
 
 
 class _Source:
@@ -119,6 +120,7 @@ async def test_failed_round_does_not_end_the_clock(site: Site) -> None:
         while hub.rounds < 4:  # noqa: ASYNC110 - the clock has no event for this
             await asyncio.sleep(0.01)
     await clock.close()
+    assert REGISTRY.get_sample_value("visahub_strays") == 2
     ended = hub.rounds
     await asyncio.sleep(0.05)
     assert hub.rounds == ended

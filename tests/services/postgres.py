@@ -102,7 +102,10 @@ class Cluster:
 
     def database(self) -> str:
         """Makes an empty database and gives its name."""
-        name = f"visahub{next(self._numbers)}"
+        return self.named(f"visahub{next(self._numbers)}")
+
+    def named(self, name: str) -> str:
+        """Makes an empty database of a name and gives it."""
         with psycopg.connect(self.address("postgres"), autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return name

@@ -71,6 +71,10 @@ def put_back(database: Database, source: Path) -> Path | None:
         _check_whole(source)
         shutil.copyfile(source, part)
         part.chmod(0o600)
+        if os.geteuid() == 0:
+            # The Hub that is root and the portal, which is not, share the file.
+            owner = (database.path if database.path.exists() else database.path.parent).stat()
+            os.chown(part, owner.st_uid, owner.st_gid)
         kept = _moved_aside(database.path)
         os.replace(part, database.path)
     except (OSError, sqlite3.Error) as error:
