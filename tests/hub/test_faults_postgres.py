@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import httpx
+import psycopg
 import pytest
 
 from tests.services.hub import RunningHub, running, wait_until
@@ -28,8 +30,16 @@ class Servers:
 
     hubs: Cluster
     ours: Cluster
-    hubs_url: str
-    ours_url: str
+    hubs_name: str
+    ours_name: str
+
+    @property
+    def hubs_url(self) -> str:
+        return self.hubs.url(self.hubs_name)
+
+    @property
+    def ours_url(self) -> str:
+        return self.ours.url(self.ours_name)
 
     @property
     def lines(self) -> str:
@@ -41,7 +51,7 @@ def servers() -> Iterator[Servers]:
     if reason := why_not():
         pytest.skip(reason)
     with Cluster() as hubs, Cluster() as ours:
-        made = Servers(hubs, ours, hubs.url(hubs.database()), ours.url(ours.database()))
+        made = Servers(hubs, ours, hubs.database(), ours.database())
         store = Store(made.ours_url)
         store.upgrade()
         store.close()
@@ -143,3 +153,32 @@ def test_f5_own_postgres_stopped_immediately(asking: Asking, servers: Servers) -
         assert session.get(f"{PORTAL}experiments").status_code == 200
     assert asking.row(server).phase is Phase.READY
     asking.started()
+
+
+def test_f4_tables_of_the_hub_locked(asking: Asking, servers: Servers) -> None:
+    """What BEGIN EXCLUSIVE is to a file."""
+    token = asking.token("alice")
+    with closing(enter(asking.hub, "alice")) as session:
+        with psycopg.connect(servers.hubs.address(servers.hubs_name)) as holder:
+            holder.execute("LOCK TABLE users, api_tokens IN ACCESS EXCLUSIVE MODE")
+            for _ in range(5):
+                began = time.monotonic()
+                assert_away(session.get("/hub/home"))
+                assert_away(asking.hub.api("GET", "/user", token=token))
+                assert time.monotonic() - began < 4
+            holder.rollback()
+        wait_until(lambda: session.get("/hub/home").status_code == 200, "the Hub answers", seconds=5)
+        assert asking.hub.api("GET", "/user", token=token).status_code == 200
+
+
+def test_f4_own_tables_locked(asking: Asking, servers: Servers) -> None:
+    with closing(enter(asking.hub, "alice")) as session:
+        with psycopg.connect(servers.ours.address(servers.ours_name)) as holder:
+            holder.execute("LOCK TABLE accounts, instances IN ACCESS EXCLUSIVE MODE")
+            for _ in range(3):
+                began = time.monotonic()
+                assert_away(session.get(PORTAL))
+                assert time.monotonic() - began < 4
+            assert session.get("/hub/home").status_code == 200
+            holder.rollback()
+        assert "My instances" in session.get(PORTAL).text
