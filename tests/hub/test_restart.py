@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -110,6 +113,29 @@ def test_a_start_that_became_ready_meanwhile_is_adopted(asking: Asking) -> None:
     assert asking.row(server).phase is Phase.READY
     asking.hub.round()
     assert asking.visit(server)["path"] == f"/user/alice/{server}/api"
+
+
+def test_f1_a_start_that_the_hub_had_not_kept_is_found_by_its_name(asking: Asking) -> None:
+    """Killed after our commit, before the Hub kept the attempt: a stop must not be confirmed that stops nothing."""
+    (asking.home() / "slow").touch()
+    server = new_instance_id()
+    assert asking.start(server, choices()).status_code == 202
+    wait_until(asking.hub.instance_pids, "its process runs")
+    attempt = asking.row(server).attempt
+    asking.hub.kill()
+    with closing(sqlite3.connect(asking.hub.state / "jupyterhub.sqlite")) as database, database:
+        (state,) = database.execute("SELECT state FROM spawners WHERE name = ?", [server]).fetchone()
+        kept = {key: value for key, value in json.loads(state).items() if key != "attempt"}
+        database.execute("UPDATE spawners SET state = ? WHERE name = ?", [json.dumps(kept), server])
+    asking.hub.start()
+    (asking.home() / "slow").unlink()
+    asking.hub.wait_ready("alice", server)
+    assert (asking.row(server).attempt, asking.row(server).phase) == (attempt, Phase.READY)
+    asking.hub.round()
+    token = asking.visit(server)["environ"]["JUPYTERHUB_API_TOKEN"]
+    assert asking.hub.api("GET", "/user", token=token).status_code == 200
+    assert asking.ask("DELETE", server).status_code in {202, 204}
+    wait_until(lambda: asking.row(server).phase is Phase.STOPPED, "it has stopped")
 
 
 def test_a_start_whose_process_died_meanwhile_ends_or_is_retried(asking: Asking) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from traitlets.config import Config
@@ -16,7 +16,7 @@ from ..flows.launch import Admission
 from ..flows.reconcile import Action
 from ..flows.steady import SteadyClock
 from ..model.account import Account
-from ..model.errors import Refused
+from ..model.errors import Refused, Unavailable
 from ..model.instance import Event, Instance, Phase
 from ..model.launch import Condition
 from ..store.database import ask
@@ -27,6 +27,8 @@ from .watch import Watch
 _ANY_TIME = datetime.min.replace(tzinfo=UTC)
 # What `decide` says of an instance that is not there any more.
 _OVER = {Action.LOST, Action.GIVE_UP}
+# How often something is tried again that the database does not answer.
+_AGAIN_SECONDS = 1.0
 
 
 def _wall() -> datetime:
@@ -51,6 +53,7 @@ class Desk:
         self.watch = Watch(parts.backends, now)
         self.silence = Silence(parts.store, now)
         self.supervisor = Supervisor()
+        self._began = now()
         self._starts: set[asyncio.Task[str]] = set()
 
     @classmethod
@@ -64,8 +67,33 @@ class Desk:
         """Runs a start that outlives the request which began it; the Hub's end cancels it, and the next Hub goes on."""
         task = asyncio.create_task(start)
         self._starts.add(task)
-        task.add_done_callback(self._starts.discard)
+        task.add_done_callback(self._forget)
         return task
+
+    def _forget(self, start: asyncio.Task[str]) -> None:
+        """Lets go of a start that is over; its row says how it ended, also when nobody waits for it any more."""
+        self._starts.discard(start)
+        if not start.cancelled():
+            start.exception()
+
+    async def until_listed(self, row: Instance) -> None:
+        """Waits until what an interrupted start may have made can be seen, so that no second one is made beside it.
+
+        What is there is gone on with at once. What is not may have been asked for by the last breath of the Hub before
+        this one, and lists may be late by the grace time.
+        """
+        answer = await self.watch.see(row.backend, row.attempt, since=now())
+        if answer.condition is None:
+            listed = max(row.changed, self._began) + timedelta(seconds=self.parts.settings.grace_seconds)
+            await asyncio.sleep((listed - now()).total_seconds())
+
+    async def row_at_last(self, username: str, server_name: str) -> Instance | None:
+        """Gives the row behind a Hub server, however long the database is away."""
+        while True:
+            try:
+                return await ask(self.row, username, server_name)
+            except Unavailable:
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     def account(self, username: str) -> Account:
         """Gives the account of a Hub user; raises Refused when nobody has logged in under that name."""

@@ -70,20 +70,21 @@ class Round:
         return None
 
     async def _start_again(self, rows: Iterable[Instance]) -> int:
-        """Starts what was wanted when the Hub was killed and that the Hub has forgotten."""
-        done = 0
-        for row in rows:
-            user = self._handler.find_user(row.owner)
-            if user is None or self._is_active(row.owner, row.server_name):
-                continue
-            self._handler.lost[(row.owner, row.server_name)] = row
-            try:
-                user.get_or_create_spawner(row.server_name, row.name, replace_failed=True)
-                await self._handler.spawn_single_user(user, row.server_name, row.name)
-                done += 1
-            except Exception as error:
-                self._log.error("%s of %s could not be started again: %s", row.server_name, row.owner, error)
-        return done
+        """Starts what was wanted when the Hub was killed and that the Hub has forgotten; all of it at once."""
+        return sum(await asyncio.gather(*(self._start_one_again(row) for row in rows)))
+
+    async def _start_one_again(self, row: Instance) -> bool:
+        user = self._handler.find_user(row.owner)
+        if user is None or self._is_active(row.owner, row.server_name):
+            return False
+        self._handler.lost[(row.owner, row.server_name)] = row
+        try:
+            user.get_or_create_spawner(row.server_name, row.name, replace_failed=True)
+            await self._handler.spawn_single_user(user, row.server_name, row.name)
+        except Exception as error:
+            self._log.error("%s of %s could not be started again: %s", row.server_name, row.owner, error)
+            return False
+        return True
 
     async def _notice_ends(self, rows: Iterable[Instance]) -> None:
         """Lets the Hub take leave of what has ended, with its route and token, before its next poll."""

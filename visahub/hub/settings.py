@@ -37,7 +37,7 @@ _DEFAULTS: tuple[tuple[str, str, Any], ...] = (
     ("JupyterHub", "implicit_spawn_seconds", 0),
     ("JupyterHub", "concurrent_spawn_limit", 50),
     # At a restart the Hub answers after this many seconds, also when instances are still being asked.
-    ("JupyterHub", "init_spawners_timeout", 5),
+    ("JupyterHub", "init_spawners_timeout", 1),
     ("JupyterHub", "cookie_max_age_days", 7),
     ("JupyterHub", "oauth_token_expires_in", 7 * _DAY),
     # Tokens that people make for scripts end; without this they would be valid for ever.

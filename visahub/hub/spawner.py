@@ -46,6 +46,8 @@ class VisaSpawner(Spawner):
     # Only while what runs already is taken up: its address, and what its login may ask for.
     resumed_address = ""
     kept_scopes: Sequence[str] = ()
+    # Whether the admitted start was begun by a Hub that is gone.
+    _is_begun = False
 
     @property
     def desk(self) -> Desk:
@@ -74,6 +76,8 @@ class VisaSpawner(Spawner):
         """Checks the options, whichever door they came through, and commits the attempt before anything exists."""
         self._admission = None
         lost = self._lost()
+        # The token is kept before the row is written: a Hub that is killed between the two finds the row by its name.
+        self._keep_state()
         try:
             if lost is not None and lost.phase is Phase.READY:
                 return await resume.take_up(self, lost)
@@ -85,7 +89,7 @@ class VisaSpawner(Spawner):
             raise spoken(error, self.log) from None
         self.attempt = admission.instance.attempt
         # The Hub commits this before `start` runs, so that a Hub that is killed finds its way back to the row.
-        self.orm_spawner.state = self.get_state()
+        self._keep_state()
         self.user_options = self.orm_spawner.user_options = admission.instance.request.as_options()
         await resume.keep_token(self)
 
@@ -102,6 +106,7 @@ class VisaSpawner(Spawner):
                 status=400,
             )
         desk = self.desk
+        self._is_begun = lost is not None
         if lost is not None:
             return await ask(desk.again, lost)
         account = await ask(desk.account, self.user.name)
@@ -135,7 +140,8 @@ class VisaSpawner(Spawner):
         try:
             # The Hub cancels a start when its user stops it, and then waits one second. The flow goes on for the
             # moments until `stop` commits the wish, sees it, and cleans up in its own time.
-            return await asyncio.shield(self.desk.keep(self._run(admission)))
+            start = self._go_on(admission) if self._is_begun else self._run(admission)
+            return await asyncio.shield(self.desk.keep(start))
         except Exception as error:
             raise spoken(error, self.log) from None
 
@@ -162,6 +168,11 @@ class VisaSpawner(Spawner):
             now,
         )
 
+    async def _go_on(self, admission: Admission) -> str:
+        """Runs a start again that the Hub's death interrupted, under its attempt."""
+        await self.desk.until_listed(admission.instance)
+        return await self._run(admission)
+
     def get_env(self) -> dict[str, str]:
         """Gives all that an instance is told: nothing of the Hub's own environment."""
         settings = self.desk.parts.settings
@@ -176,7 +187,7 @@ class VisaSpawner(Spawner):
 
     async def poll(self) -> int | None:
         """Tells from our row and the shared look whether the instance runs: None for yes, and for "cannot tell"."""
-        if not self.attempt:
+        if not self.attempt and not await self._found():
             return 0
         try:
             return await self._polled()
@@ -185,6 +196,20 @@ class VisaSpawner(Spawner):
         except Exception:
             self.log.exception("%s: taken for running, since it cannot be asked", self._log_name)
         return None
+
+    async def _found(self) -> bool:
+        """Finds the start that the Hub was killed in before it had kept the attempt.
+
+        Otherwise the Hub would believe that nothing runs, and a stop that it then confirms would stop nothing.
+        """
+        if not (self._check_pending and self.api_token):
+            return False
+        row = await self.desk.row_at_last(self.user.name, self.name)
+        if row is None or row.phase is not Phase.STARTING or row.want is not Want.ON:
+            return False
+        self.attempt = row.attempt
+        self._keep_state()
+        return True
 
     async def _polled(self) -> int | None:
         row = await self._row()
@@ -204,10 +229,12 @@ class VisaSpawner(Spawner):
     async def get_url(self) -> str:
         """Gives the address after a restart of the Hub. A start that the Hub's death interrupted goes on here."""
         try:
-            row = await self._row()
-            if row is not None and row.phase is Phase.STARTING:
-                await asyncio.shield(self.desk.keep(self._run(await ask(self.desk.again, row))))
-                row = await self._row()
+            # "Could not ask" must not look like "not there": the Hub would stop what it then does not reach.
+            row = await self.desk.row_at_last(self.user.name, self.name)
+            if row is not None and row.attempt == self.attempt and row.phase is Phase.STARTING:
+                await asyncio.shield(self.desk.keep(self._go_on(await ask(self.desk.again, row))))
+                row = await self.desk.row_at_last(self.user.name, self.name)
+            row = row if row is not None and row.attempt == self.attempt else None
             if row is not None and row.address:
                 self._set_address(row.address)
             if row is not None and row.phase is Phase.READY:
@@ -287,8 +314,14 @@ class VisaSpawner(Spawner):
         """Points to our row. The token is kept so that it dies with its attempt, also after a restart of the Hub."""
         state: dict[str, Any] = super().get_state()
         if self.attempt:
-            state.update(attempt=self.attempt, api_token=self.api_token)
+            state["attempt"] = self.attempt
+        if self.api_token:
+            state["api_token"] = self.api_token
         return state
+
+    def _keep_state(self) -> None:
+        self.orm_spawner.state = self.get_state()
+        self.db.commit()
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
