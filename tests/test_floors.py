@@ -72,7 +72,7 @@ HOMES: dict[str, set[str]] = {
         "copies",
         "testing",
     },
-    "prometheus_client": {"portal"},
+    "prometheus_client": {"portal", "hub"},
     "jinja2": {"portal"},
     "click": {"cli", "doctor", "copies"},
     "aiohttp": {"hub/settings.py"},

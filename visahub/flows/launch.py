@@ -154,18 +154,26 @@ class _Start:
     backend: Backend
     launch: Launch
     clock: Clock
+    passed: Callable[[Step], None]
     state: State = field(default_factory=dict)
     address: str = ""
 
 
-async def run(store: Store, backend: Backend, launch: Launch, clock: Clock) -> str:
+def _unheard(step: Step) -> None:
+    """Stands for somebody who wants to know of the steps."""
+
+
+async def run(
+    store: Store, backend: Backend, launch: Launch, clock: Clock, passed: Callable[[Step], None] = _unheard
+) -> str:
     """Starts an admitted launch and gives its address; saves every step before the next one begins.
 
     After any failure what was begun is stopped and the row says why. A wish `off` or `gone` that comes meanwhile, or
     the deadline, ends the start the same way. Raises Refused ("superseded" for a wish), Unavailable or Failed; a
-    defect becomes Failed with a reference that the log has, too. A cancellation cleans up nothing.
+    defect becomes Failed with a reference that the log has, too. A cancellation cleans up nothing. `passed` hears of
+    each step when it is saved.
     """
-    start = _Start(store, backend, launch, clock)
+    start = _Start(store, backend, launch, clock, passed)
     try:
         await _go(start)
     except VisahubError as error:
@@ -190,6 +198,7 @@ async def _go(start: _Start) -> None:
                 start.state = step.state
             start.address = step.address or start.address
             await patiently(instances.step, launch.instance_id, launch.attempt, step, start.clock())
+            start.passed(step)
     finally:
         close = getattr(steps, "aclose", None)
         if close is not None:

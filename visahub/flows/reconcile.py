@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -55,6 +56,8 @@ class Report:
     unknown: list[str] = field(default_factory=list)
     # Backends that could not be asked: nothing of theirs was changed.
     unavailable: list[str] = field(default_factory=list)
+    # How long each backend took to answer or to fail, in seconds.
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
 
 def decide(instance: Instance | None, condition: Condition | None, now: datetime, grace_seconds: float) -> Action:
@@ -117,13 +120,14 @@ async def reconcile(
 
 
 async def _looks(backends: Mapping[str, Backend], report: Report) -> dict[str, Look]:
-    answers = await asyncio.gather(*(_look(backend_id, backend) for backend_id, backend in backends.items()))
+    answers = await asyncio.gather(*(_look(backend_id, backend, report) for backend_id, backend in backends.items()))
     looks = dict(zip(backends, answers, strict=True))
     report.unavailable += [backend_id for backend_id, look in looks.items() if look is None]
     return {backend_id: look for backend_id, look in looks.items() if look is not None}
 
 
-async def _look(backend_id: str, backend: Backend) -> Look | None:
+async def _look(backend_id: str, backend: Backend, report: Report) -> Look | None:
+    began = time.monotonic()
     try:
         async with asyncio.timeout(_LOOK_SECONDS):
             return await backend.look()
@@ -132,6 +136,8 @@ async def _look(backend_id: str, backend: Backend) -> Look | None:
     except Exception:
         # A defect of one backend is "could not ask", too: the others' instances must not wait for its repair.
         log.exception("Asking %s what runs failed; nothing of it is changed", backend_id)
+    finally:
+        report.seconds[backend_id] = time.monotonic() - began
     return None
 
 

@@ -22,6 +22,7 @@ from ..model.account import Identity, Role
 from ..model.errors import Refused, VisahubError
 from ..store.database import ask
 from .desk import Desk
+from .metrics import LOGINS
 
 _ISSUER = "samples"
 
@@ -66,13 +67,18 @@ class SampleAuthenticator(SharedPasswordAuthenticator):
         """Checks the password and enters the account, so that its uid is known before anything starts."""
         name = str(data.get("username", ""))[:255]
         address = handler.request.remote_ip
-        self.throttle.check(name, address)
+        try:
+            self.throttle.check(name, address)
+        except web.HTTPError:
+            LOGINS.labels("throttled").inc()
+            raise
         known = self.normalize_username(name)
         model: dict[str, Any] | None = None
         if known in self.identities:
             model = await super().authenticate(handler, {"username": name, "password": str(data.get("password", ""))})
         if model is None:
             self.throttle.count(name, address)
+            LOGINS.labels("failed").inc()
             return None
         identity = self.identities[known]
         parts = Desk.of(self.config).parts
@@ -81,7 +87,9 @@ class SampleAuthenticator(SharedPasswordAuthenticator):
         except Refused as error:
             raise web.HTTPError(error.status, error.sentence) from None
         except VisahubError as error:
+            LOGINS.labels("away").inc()
             raise web.HTTPError(503, error.sentence) from None
+        LOGINS.labels("in").inc()
         shown = identity.display_name or known
         return {**model, "user_info": {"name": shown, "display_name": shown}}
 

@@ -20,6 +20,7 @@ from ..model.errors import Refused, Unavailable
 from ..model.instance import Event, Instance, Phase
 from ..model.launch import Condition
 from ..store.database import ask
+from . import metrics
 from .silence import Silence
 from .supervisor import Supervisor
 from .watch import Watch
@@ -50,6 +51,7 @@ class Desk:
 
     def __init__(self, parts: build.Parts) -> None:
         self.parts = parts
+        metrics.expect(parts.backends)
         self.watch = Watch(parts.backends, now)
         self.silence = Silence(parts.store, now)
         self.supervisor = Supervisor()

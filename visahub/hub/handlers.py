@@ -16,7 +16,7 @@ from jupyterhub.handlers.pages import SpawnHandler
 from tornado import web
 
 from ..model.errors import Unavailable
-from . import limits
+from . import limits, metrics
 from .desk import Desk
 from .doors import ServerDoor, SpawnPage
 from .portal import SERVICE, page_address
@@ -42,7 +42,8 @@ class RoundHandler(APIHandler):
         supervisor.heard(self)
         async with _busy:
             try:
-                done = await Round(self).run()
+                with metrics.ROUND_SECONDS.time():
+                    done = await Round(self).run()
             except Unavailable as error:
                 raise web.HTTPError(503, error.sentence) from None
             finally:

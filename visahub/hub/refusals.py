@@ -8,6 +8,7 @@ import secrets
 from jupyterhub.spawner import SpawnException
 
 from ..model.errors import Failed, Refused, Unavailable
+from .metrics import REFUSALS
 
 
 def spoken(error: Exception, log: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> SpawnException:
@@ -16,6 +17,7 @@ def spoken(error: Exception, log: logging.Logger | logging.LoggerAdapter[logging
     A defect is logged with its traceback under a reference, and the user is told the reference.
     """
     if isinstance(error, Refused):
+        REFUSALS.labels(error.rule).inc()
         return _exception(error.sentence, error.rule, error.status)
     if isinstance(error, Unavailable):
         refusal = _exception(error.sentence, "unavailable", 503)

@@ -16,7 +16,7 @@ from ..model.instance import Instance, Phase, Want
 from ..model.offer import Offer
 from ..model.request import StartRequest
 from ..store.database import ask
-from . import desk, resume
+from . import desk, metrics, resume
 from .desk import Desk, now
 from .portal import SERVICE
 
@@ -25,6 +25,9 @@ _without_token: set[str] = set()
 # Records of the Hub without a row of ours, as the last round saw them. Two rounds are long enough for a page to show
 # why a start was refused.
 _strays: set[tuple[str, str]] = set()
+
+# The answer of a round goes into the portal's log.
+_MOST_TOLD = 20
 
 
 class Round:
@@ -41,6 +44,7 @@ class Round:
         parts = self._desk.parts
         jumped = await steady.follow(parts.store, desk.clock)
         report = await reconcile.reconcile(parts.store, parts.backends, now, grace_seconds=parts.settings.grace_seconds)
+        metrics.round_done(report)
         again = await self._guarded("retry", self._start_again(report.retry)) or 0
         rows = await ask(parts.store.instances.live)
         await self._guarded("ends", self._notice_ends(rows))
@@ -51,14 +55,10 @@ class Round:
         await self._guarded("tokens", self._forget_tokens())
         routes = await self._guarded("routes", self._check_routes()) or 0
         await self._guarded("answers", self._look_for_silence(rows))
-        return {
-            "again": again,
-            "taken_up": taken_up,
-            "dropped": dropped,
-            "routes": routes,
-            "jumped": jumped.total_seconds(),
-            "unknown": sorted(report.unknown),
-        }
+        metrics.ROUTES.inc(routes)
+        told = {"again": again, "taken_up": taken_up, "dropped": dropped, "routes": routes}
+        seen = {"unknown": sorted(report.unknown)[:_MOST_TOLD], "unavailable": report.unavailable}
+        return {**told, **seen, "jumped": jumped.total_seconds()}
 
     async def _guarded(self, name: str, work: Any) -> Any:
         try:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from jupyterhub.spawner import Spawner
 from traitlets import Integer, Unicode, default
 
+from ..backends.base import Backend
 from ..flows import end, launch
 from ..flows.launch import Admission
 from ..model.errors import Refused, Unavailable, VisahubError
 from ..model.instance import Instance, Phase, Want
-from ..model.launch import Launch
+from ..model.launch import Launch, Step
 from ..model.request import StartRequest
 from ..store.database import ask
-from . import form, handlers, limits, resume
+from . import form, handlers, limits, metrics, resume
 from .desk import Desk, now
 from .portal import connect_address, public_address
 from .refusals import spoken
@@ -147,8 +148,18 @@ class VisaSpawner(Spawner):
 
     async def _run(self, admission: Admission) -> str:
         parts = self.desk.parts
-        instance, request = admission.instance, admission.instance.request
         backend = parts.backend(admission.hardware.backend)
+        measured = metrics.Start(backend.id)
+        try:
+            address = await self._launched(admission, backend, measured)
+        except BaseException as error:
+            measured.ended(error)
+            raise
+        measured.ended()
+        return address
+
+    async def _launched(self, admission: Admission, backend: Backend, passed: Callable[[Step], None]) -> str:
+        parts, instance, request = self.desk.parts, admission.instance, admission.instance.request
         return await launch.run(
             parts.store,
             backend,
@@ -166,6 +177,7 @@ class VisaSpawner(Spawner):
                 environ=self.get_env(),
             ),
             now,
+            passed,
         )
 
     async def _go_on(self, admission: Admission) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ from datetime import datetime, timedelta
 from ..backends.base import Backend
 from ..model.errors import Unavailable
 from ..model.launch import Condition, Look
+from . import metrics
 
 log = logging.getLogger("jupyterhub.visahub")
 
@@ -61,7 +63,7 @@ class Watch:
         return await asyncio.shield(task)
 
     async def _look(self, backend_id: str) -> _Glance:
-        began = self._clock()
+        began, since = self._clock(), time.monotonic()
         look: Look | None = None
         try:
             look = await asyncio.wait_for(self._backends[backend_id].look(), _PATIENCE_SECONDS)
@@ -69,5 +71,6 @@ class Watch:
             log.warning("%s cannot be asked what runs: %s", backend_id, error)
         except Exception:
             log.exception("Looking at %s failed", backend_id)
+        metrics.looked(backend_id, time.monotonic() - since, is_answered=look is not None)
         glance = self._glances[backend_id] = _Glance(began, look)
         return glance

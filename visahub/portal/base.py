@@ -21,6 +21,7 @@ from ..model.instance import Instance
 from ..store.database import Store, ask
 from .domains import Domains
 from .limits import Buckets
+from .metrics import REFUSALS
 
 if TYPE_CHECKING:
     from ..flows.launch import Menu
@@ -197,6 +198,7 @@ class Handler(HubAuthenticated, RequestHandler):
         """Gives errors with a sentence the status that they ask for."""
         error = _error(kwargs)
         if isinstance(error, Refused):
+            REFUSALS.labels(error.rule).inc()
             status_code = error.status
         elif isinstance(error, Unavailable):
             status_code = 503

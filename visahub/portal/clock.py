@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from ..flows.mirror import mirror
 from ..model.errors import Refused, VisahubError
 from ..sources.base import Source
 from ..store.database import Store
-from .health import MIRRORS, ROUNDS, STRAYS, Health
+from .health import Health
 from .hubapi import HubApi
+from .metrics import MIRROR_SECONDS, MIRRORED, MIRRORS, ROUNDS
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class Clock:
     ) -> None:
         self._hub, self._store, self._sources, self._now = hub, store, sources, now
         self._mirror_seconds, self._round_seconds = mirror_minutes * 60, round_seconds
+        self._warned: tuple[list[str], list[str]] = ([], [])
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -56,7 +59,8 @@ class Clock:
 
     async def _hub_round(self) -> None:
         try:
-            STRAYS.set(len((await self._hub.round()).get("unknown", [])))
+            told = await self._hub.round()
+            self._warn(told)
         except VisahubError as error:
             ROUNDS.labels("failed").inc()
             is_stranger = isinstance(error, Refused) and error.status in {401, 403}
@@ -73,7 +77,8 @@ class Clock:
     async def _mirror_all(self) -> None:
         for source in self._sources:
             try:
-                changes = await asyncio.to_thread(mirror, self._store, source, self._now())
+                with MIRROR_SECONDS.labels(source.id).time():
+                    changes = await asyncio.to_thread(mirror, self._store, source, self._now())
             except VisahubError as error:
                 MIRRORS.labels(source.id, "failed").inc()
                 log.warning("%s: the catalogue was not read: %s", source.id, error)
@@ -82,4 +87,20 @@ class Clock:
                 log.exception("%s: reading the catalogue failed", source.id)
             else:
                 MIRRORS.labels(source.id, "done").inc()
+                MIRRORED.labels(source.id).set_to_current_time()
                 log.info("%s: %s", source.id, changes)
+
+    def _warn(self, told: Mapping[str, Any]) -> None:
+        """Says in the log what an operator should look at, once while it stays the same."""
+        unknown, unavailable = told.get("unknown", []), told.get("unavailable", [])
+        if (unknown, unavailable) == self._warned:
+            return
+        self._warned = (unknown, unavailable)
+        if unknown:
+            log.warning(
+                "What runs under our tag and no row ever knew is left alone: %s. Is the database a copy from "
+                "yesterday, or does another visahub use this tag?",
+                ", ".join(unknown),
+            )
+        if unavailable:
+            log.warning("Cannot be asked what runs there, so nothing of it is changed: %s", ", ".join(unavailable))

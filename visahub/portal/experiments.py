@@ -14,6 +14,7 @@ from ..model.policy import may_read
 from ..store.database import ask
 from . import words
 from .base import Handler, Portal
+from .metrics import SEARCHES
 
 SEARCH_FIELDS = {
     "text",
@@ -85,7 +86,8 @@ def _truth(handler: RequestHandler, field: str, default: bool) -> bool:
 async def find(portal: Portal, account: Account, search: Search) -> SearchPage:
     """Searches as this account; raises Refused (status 429) when it searches too often."""
     portal.searches.take(account.id)
-    return await ask(portal.store.experiments.search, search, account, portal.today)
+    with SEARCHES.time():
+        return await ask(portal.store.experiments.search, search, account, portal.today)
 
 
 def found_words(found: SearchPage) -> str:

@@ -5,30 +5,16 @@ from __future__ import annotations
 import logging
 import time
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
-from prometheus_client import Counter as Total
+from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from tornado.web import RequestHandler
 
 from ..model.errors import Refused, Unavailable
 from ..store.database import ask
 from .base import Handler
+from .metrics import DATABASE_UP, EXPERIMENTS, INSTANCES, REGISTRY, REQUESTS, STREAMS
 
 log = logging.getLogger(__name__)
-
-REGISTRY = CollectorRegistry()
-REQUESTS = Histogram(
-    "visahub_request_seconds",
-    "Requests by handler, method and status",
-    ["handler", "method", "status"],
-    registry=REGISTRY,
-)
-STORE_SECONDS = Histogram("visahub_store_seconds", "Time of a simple question to the database", registry=REGISTRY)
-INSTANCES = Gauge("visahub_instances", "Instances by backend and phase", ["backend", "phase"], registry=REGISTRY)
-LISTENERS = Gauge("visahub_listeners", "Open streams of events", registry=REGISTRY)
-STRAYS = Gauge("visahub_strays", "Instances that run and that no row of the database knows", registry=REGISTRY)
-ROUNDS = Total("visahub_rounds", "Rounds of reconciliation", ["outcome"], registry=REGISTRY)
-MIRRORS = Total("visahub_mirrors", "Readings of a source", ["source", "outcome"], registry=REGISTRY)
 
 
 def count_request(handler: RequestHandler) -> None:
@@ -60,12 +46,10 @@ class Health(Handler):
         self.send_json({"status": "ok", "round": Health.round})
 
     async def _problem(self) -> str:
-        began = time.monotonic()
         try:
             await ask(self.portal.store.check)
         except Unavailable as error:
             return error.sentence
-        STORE_SECONDS.observe(time.monotonic() - began)
         return ""
 
 
@@ -78,9 +62,22 @@ class Metrics(Handler):
     async def get(self) -> None:
         if "read:metrics" not in self.current_user["scopes"]:
             raise Refused("This needs a token of the Hub with the scope read:metrics.", rule="scope")
-        INSTANCES.clear()
-        for (backend, phase), number in (await ask(self.portal.store.instances.counts)).items():
-            INSTANCES.labels(backend, phase).set(number)
-        LISTENERS.set(self.portal.watch.listeners)
+        await self._count()
+        STREAMS.set(self.portal.watch.listeners)
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
         self.finish(generate_latest(REGISTRY))
+
+    async def _count(self) -> None:
+        """Counts rows; while the database is away there are none to tell, and everything else is told all the same."""
+        INSTANCES.clear()
+        EXPERIMENTS.clear()
+        try:
+            instances = await ask(self.portal.store.instances.counts)
+            experiments = await ask(self.portal.store.experiments.counts)
+        except Unavailable:
+            return DATABASE_UP.set(0)
+        for (backend, phase), number in instances.items():
+            INSTANCES.labels(backend, phase).set(number)
+        for source, number in experiments.items():
+            EXPERIMENTS.labels(source).set(number)
+        return DATABASE_UP.set(1)

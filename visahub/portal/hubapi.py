@@ -52,7 +52,7 @@ class HubApi:
         return bool(json.loads(response.body).get("ready"))
 
     async def round(self) -> dict[str, Any]:
-        """Asks the Hub for one look at all backends (`hub/handlers.py`) and gives what it found."""
+        """Asks the Hub for one look at all backends (`hub/handlers.py`), and gives what that did and found."""
         response = await self._ask("POST", "visahub/round", self._service_token, {}, seconds=60)
         return dict(json.loads(response.body or "{}"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -63,12 +64,34 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, thread_name_prefix="visahub-store")
 
 
+_observers: list[Callable[[float, str], None]] = []
+
+
+def observe(observer: Callable[[float, str], None]) -> None:
+    """Lets somebody know how long each question took, in seconds, and whether it was "answered" or "late"."""
+    _observers.append(observer)
+
+
 async def ask(function: Callable[..., R], *args: Any, seconds: float = 1.0, **kwargs: Any) -> R:
     """Runs a store call in a thread and gives up with Unavailable after `seconds`.
 
     An abandoned call goes on in its thread until the database answers, but commits nothing any more: a commit that
     was under way is waited for as long again. A cancellation leaves the call in the same way.
     """
+    began, outcome = time.monotonic(), "late"
+    try:
+        answer = await _asked(function, *args, seconds=seconds, **kwargs)
+        outcome = "answered"
+    except Exception as error:
+        outcome = "late" if isinstance(error, Unavailable) else "answered"
+        raise
+    finally:
+        for observer in _observers:
+            observer(time.monotonic() - began, outcome)
+    return answer
+
+
+async def _asked(function: Callable[..., R], *args: Any, seconds: float, **kwargs: Any) -> R:
     call = Call()
     context = copy_context()
     context.run(_CALL.set, call)

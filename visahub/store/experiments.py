@@ -108,6 +108,12 @@ class Experiments:
             question = select(instruments.c.name).where(instruments.c.name != "", any_readable)
             return sorted(connection.scalars(question))
 
+    def counts(self) -> dict[str, int]:
+        """Gives the number of experiments that are not withdrawn, by source."""
+        with self._database.read() as connection:
+            question = select(experiments.c.source, func.count()).where(experiments.c.withdrawn == false())
+            return {row[0]: row[1] for row in connection.execute(question.group_by(experiments.c.source))}
+
     def count(self) -> int:
         """Gives the number of experiments that are not withdrawn."""
         with self._database.read() as connection:
