@@ -6,7 +6,6 @@ What the place made goes on when the Hub is killed. It loses answers, lists late
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any
 
 import httpx
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
-from traitlets import Float, Unicode
+from traitlets import Unicode
 
 from visahub.backends.base import Backend
 from visahub.model.errors import Failed, Unavailable
@@ -61,7 +60,6 @@ class ClusterBackend(Backend):
 
     id = Unicode("cluster", help="The backend's id.").tag(config=True)
     url = Unicode(help="Where the place answers.").tag(config=True)
-    boot_pause = Float(0.2, help="How often a start looks whether its machine has booted, in seconds.").tag(config=True)
 
     @cached_property
     def _client(self) -> AsyncHTTPClient:
@@ -79,10 +77,7 @@ class ClusterBackend(Backend):
             body["prefix"] = launch.environ["JUPYTERHUB_SERVICE_PREFIX"]
             found = await self._ask("POST", "/resources", body)
         yield Step(key="process", text="Booting the machine", percent=30, state={"id": found["id"]})
-        seen = "starting"
-        while seen == "starting":
-            await asyncio.sleep(self.boot_pause)
-            seen = (await self._ask("GET", f"/resources/{found['id']}"))["seen"]
+        seen = (await self._ask("GET", f"/resources/{found['id']}"))["seen"]
         if seen != "running":
             raise Failed("The machine ended while it booted. Start it again.")
         yield Step(key="answers", text="JupyterLab answers", percent=95, address=self.url)

@@ -139,7 +139,11 @@ class Resources(Answer):
 
 
 class Resource(Answer):
-    def get(self, key: str) -> None:
+    async def get(self, key: str) -> None:
+        """Answers when the machine has booted: hundreds that ask again and again would be a load of their own."""
+        machine = self.place.machines.get(key)
+        if machine is not None:
+            await asyncio.sleep(machine.booted - time.monotonic())
         machine = self.place.machines.get(key)
         self.write({"seen": machine.seen if machine else "gone"})
 

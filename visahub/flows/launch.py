@@ -27,7 +27,8 @@ Clock = Callable[[], datetime]
 
 log = logging.getLogger(__name__)
 
-# How often a start that waits for its next step looks whether it is still wanted.
+# How soon a start that waits for its next step looks whether it is still wanted; later up to four times as seldom,
+# since hundreds of machines that boot must not keep the database busy.
 WATCH_SECONDS = 0.5
 # A backend that does not answer must not hold a failed start for ever; the reconciliation ends what is left.
 CLEAN_UP_SECONDS = 60.0
@@ -212,8 +213,10 @@ async def _next(start: _Start, steps: AsyncIterator[Step]) -> Step | None:
     """Waits for the next step, None after the last. It can take hours: looks meanwhile if the start is still wanted."""
     waiting = asyncio.ensure_future(_following(steps))
     try:
-        while not (await asyncio.wait({waiting}, timeout=WATCH_SECONDS))[0]:
+        pause = WATCH_SECONDS
+        while not (await asyncio.wait({waiting}, timeout=pause))[0]:
             await _check(start)
+            pause = min(pause * 1.2, 4 * WATCH_SECONDS)
         return waiting.result()
     finally:
         if not waiting.done():

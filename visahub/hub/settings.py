@@ -85,6 +85,7 @@ def apply(c: Config) -> None:
     )
     logs.protect(c)
     if _is_hub():
+        _default(c, "JupyterHub", "proxy_class", "visahub.hub.routes.KeepingProxy")
         _prepare(c)
 
 

@@ -128,8 +128,9 @@ class Event:
     instance_id: str
     attempt: Ref
     at: datetime
-    kind: str  # "step" | "ready" | "error" | "stopping" | "stopped" | "deleted" | "note"
-    key: str  # which step, e.g. "process"; the same key in every start, so that usual durations can be told
+    kind: str  # "step" | "ready" | "error" | "stopping" | "stopped" | "deleted" | "wished" | "renamed" | "note"
+    # Which step, e.g. "process", the same in every start, so that usual durations can be told; of a wish, what is wanted.
+    key: str
     text: str
     percent: int | None = None
     seconds: float | None = None

@@ -41,6 +41,7 @@ def add(
     kind: str,
     *,
     text: str,
+    key: str = "",
     step: Step | None = None,
 ) -> None:
     """Adds an event as the last thing of a transaction, so that ids become visible in their order.
@@ -55,7 +56,7 @@ def add(
             backend=instance.backend,
             at=now,
             kind=kind,
-            key=step.key if step else "",
+            key=step.key if step else key,
             text=text,
             percent=step.percent if step else None,
         )

@@ -24,6 +24,7 @@ _CHUNK = 500
 _WAIT = timedelta(minutes=10)
 # What a wish may become: never back from gone, and on only by `admit`.
 _WISHES = {Want.ON: {Want.ON, Want.OFF, Want.GONE}, Want.OFF: {Want.OFF, Want.GONE}, Want.GONE: {Want.GONE}}
+_WISHED = {Want.OFF: "stop", Want.GONE: "deletion"}
 # What `move` may set besides the phase.
 _SETTABLE = frozenset({"address", "deadline", "last_activity", "last_input", "ready", "state", "stopped", "want"})
 
@@ -139,13 +140,14 @@ class Instances:
         return new
 
     def wish(self, instance_id: str, want: Want, now: datetime) -> Instance:
-        """Writes what the owner wants; a wish that is weaker than the present one changes nothing (on, off, gone)."""
+        """Writes what the owner wants, with an event; a weaker wish than the present one changes nothing."""
         with self._database.write() as connection:
             old = _locked(connection, instance_id)
             if want is old.want or want not in _WISHES[old.want]:
                 return old
             new = replace(old, want=want, changed=now)
             _save(connection, new)
+            events.add(self._database, connection, new, now, "wished", text=_WISHED[want], key=want.value)
         return new
 
     def remark(self, instance_id: str, attempt: str, sentence: str, now: datetime) -> None:
