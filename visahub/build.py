@@ -75,6 +75,18 @@ class Visahub(LoggingConfigurable):
         help="For how long something may exist outside without being known, or be known and not be listed yet, in "
         "seconds, before it is cleaned up. Raise it for a cloud whose lists are late.",
     ).tag(config=True)
+    keep_events_months = Integer(
+        12,
+        min=1,
+        help="For how long what happened to instances is kept, in months of 30.5 days. The present start of an "
+        "instance that exists is always kept. Shorten it when your rules on personal data ask for it.",
+    ).tag(config=True)
+    keep_instances_months = Integer(
+        12,
+        min=1,
+        help="For how long deleted instances are remembered (who, when, with what), in months of 30.5 days. "
+        "Statistics and `visahub privacy export` reach back so far.",
+    ).tag(config=True)
     mirror_minutes = Integer(
         60, min=1, help="How often the sources are read again, in minutes. They are always read at the portal's start."
     ).tag(config=True)

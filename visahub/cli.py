@@ -181,6 +181,43 @@ def _asked(config: Path, work: Callable[[Hub], int]) -> int:
         raise click.ClickException(str(error)) from error
 
 
+@main.group()
+def privacy() -> None:
+    """Tell or erase what is stored about a person."""
+
+
+@privacy.command()
+@_CONFIG
+@click.argument("name")
+def export(config: Path, name: str) -> None:
+    """Print all that visahub stores about the account NAME, as JSON."""
+    from . import build, personal
+    from .model.errors import VisahubError
+
+    try:
+        click.echo(personal.export(build.build(build.read(config)).store, name))
+    except VisahubError as error:
+        raise click.ClickException(error.sentence) from error
+
+
+@privacy.command()
+@_CONFIG
+@click.argument("name")
+@click.option("--really", is_flag=True, help="Erase; without it only the rows are counted.")
+def erase(config: Path, name: str, really: bool) -> None:
+    """Erase the person behind the account NAME: identities, mail, names, preferences, notes.
+
+    User name and uid stay, so that neither is given again. Refuses while the account has instances.
+    """
+    from . import build, personal
+    from .model.errors import VisahubError
+
+    try:
+        click.echo(personal.erase(build.build(build.read(config)), name, is_dry=not really))
+    except VisahubError as error:
+        raise click.ClickException(error.sentence) from error
+
+
 @main.command()
 @_CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")

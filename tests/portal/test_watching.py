@@ -10,7 +10,7 @@ import pytest
 
 from visahub.model.errors import Unavailable
 from visahub.portal.clock import Clock
-from visahub.portal.health import REGISTRY, Health
+from visahub.portal.health import Health
 from visahub.portal.limits import Buckets
 
 from .conftest import Site

@@ -129,7 +129,7 @@ class Event:
     attempt: Ref
     at: datetime
     kind: str  # "step" | "ready" | "error" | "stopping" | "stopped" | "deleted" | "wished" | "renamed" | "note"
-    # Which step, e.g. "process", the same in every start, so that usual durations can be told; of a wish, what is wanted.
+    # Which step, e.g. "process", the same in every start so that usual durations can be told; of a wish: what.
     key: str
     text: str
     percent: int | None = None

@@ -24,9 +24,10 @@ from traitlets.config import Config
 
 from .. import addresses, build, front
 from ..flows.descriptors import expect_shortage
+from ..flows.privacy import Retention
 from ..front import Front
 from ..model.logline import NoSecrets, secrets_of
-from . import api, choosing, events, experiments, health, instances, lab, progress, words
+from . import api, choosing, events, experiments, health, instances, lab, me, progress, words
 from .auth import Callback, PortalAuth
 from .base import HEADERS, NotFound, Portal, utc_now
 from .clock import Clock
@@ -57,6 +58,8 @@ ROUTES: list[tuple[str, type[RequestHandler]]] = [
     ("api/offers", api.ApiOffers),
     ("api/experiments", api.ApiExperiments),
     ("api/experiments/(.{1,600})", api.ApiExperiment),
+    ("me", me.MePage),
+    ("api/me/data", me.ApiMyData),
     ("api/instances", api.ApiInstances),
     (f"api/instances/{_ID}", api.ApiInstance),
     (f"api/instances/{_ID}/start", api.ApiStart),
@@ -198,6 +201,7 @@ async def serve(config: Config, portal_url: str | None = None) -> None:
     hub = HubApi(auth.api_url, auth.api_token)
     static = build.share("static")
     portal = Portal(
+        keep=Retention(settings.keep_events_months, settings.keep_instances_months),
         store=parts.store,
         menu=parts.menu,
         hub=hub,
@@ -214,6 +218,7 @@ async def serve(config: Config, portal_url: str | None = None) -> None:
     url = urlparse(portal_url or os.environ.get("JUPYTERHUB_SERVICE_URL") or settings.portal_url)
     server.listen(url.port or 8090, address=url.hostname or "127.0.0.1")
     clock = Clock(hub, parts.store, parts.sources, settings.mirror_minutes, utc_now)
+    clock.keep = portal.keep
     clock.start()
     packing = asyncio.create_task(builds.pack_all())
     log.info("The portal listens on %s", url.netloc)

@@ -15,6 +15,7 @@ from jinja2 import Environment as Jinja
 from jupyterhub.services.auth import HubAuthenticated, HubOAuth, UserNotAllowed
 from tornado.web import HTTPError, RequestHandler
 
+from ..flows.privacy import Retention
 from ..model.account import Account
 from ..model.errors import Refused, Unavailable, VisahubError
 from ..model.instance import Instance
@@ -66,6 +67,7 @@ class Portal:
     base_url: str = "/"
     domains: Domains = field(default_factory=Domains)
     now: Callable[[], datetime] = utc_now
+    keep: Retention = field(default_factory=Retention)
     searches: Buckets = field(default_factory=Buckets)
 
     @property

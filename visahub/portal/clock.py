@@ -10,16 +10,19 @@ from datetime import datetime
 from typing import Any
 
 from ..flows.mirror import mirror
+from ..flows.privacy import Retention, forget
 from ..model.errors import Refused, VisahubError
 from ..sources.base import Source
 from ..store.database import Store
 from .health import Health
 from .hubapi import HubApi
-from .metrics import MIRROR_SECONDS, MIRRORED, MIRRORS, ROUNDS
+from .metrics import FORGOTTEN, MIRROR_SECONDS, MIRRORED, MIRRORS, ROUNDS
 
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 5.0
+# What is too old is looked for once a day, a little after the portal's start.
+FORGET_SECONDS = 24 * 3600.0
 
 
 class Clock:
@@ -36,6 +39,7 @@ class Clock:
     ) -> None:
         self._hub, self._store, self._sources, self._now = hub, store, sources, now
         self._mirror_seconds, self._round_seconds = mirror_minutes * 60, round_seconds
+        self.keep = Retention()
         self._warned: tuple[list[str], list[str]] = ([], [])
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -43,6 +47,7 @@ class Clock:
         self._tasks = [
             asyncio.create_task(self._forever(self._hub_round, self._round_seconds)),
             asyncio.create_task(self._forever(self._mirror_all, self._mirror_seconds)),
+            asyncio.create_task(self._forever(self._forget, FORGET_SECONDS)),
         ]
 
     async def close(self) -> None:
@@ -89,6 +94,20 @@ class Clock:
                 MIRRORS.labels(source.id, "done").inc()
                 MIRRORED.labels(source.id).set_to_current_time()
                 log.info("%s: %s", source.id, changes)
+
+    async def _forget(self) -> None:
+        """Removes what is older than the retention says; what fails today is done tomorrow."""
+        try:
+            done = await asyncio.to_thread(forget, self._store, self.keep, self._now())
+        except VisahubError as error:
+            log.warning("What is too old was not removed: %s", error)
+        except Exception:
+            log.exception("Removing what is too old failed")
+        else:
+            for what, number in done.items():
+                FORGOTTEN.labels(what).inc(number)
+            if any(done.values()):
+                log.info("Removed because of their age: %(events)s events, %(instances)s instances", done)
 
     def _warn(self, told: Mapping[str, Any]) -> None:
         """Says in the log what an operator should look at, once while it stays the same."""

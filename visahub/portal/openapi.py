@@ -68,6 +68,11 @@ SCHEMAS: Json = {
     ),
     "Instances": _object({"instances": _list(_ref("Instance"))}),
     "Activity": _object({"last_activity": _TIME, "last_input": _TIME}, required=[]) | {"minProperties": 1},
+    "MyData": _object(
+        {"made": _TIME, "username": _TEXT, "account": {"type": "object"}, "elsewhere": _list(_TEXT)}
+        | {key: _list({"type": "object"}) for key in ("identities", "preferences", "members", "instances")}
+        | {"instance_events": _list({"type": "object"})}
+    ),
     "Offers": _object(
         {
             "environments": _list(
@@ -171,6 +176,7 @@ PATHS: Json = {
             "reportActivity", "For the instance itself, with its own token", _answers("204", None, "404"), "Activity"
         ),
     },
+    "/api/me/data": {"get": _does("getMyData", "All that is stored about me", _answers("200", "MyData"))},
     "/api/offers": {"get": _does("listOffers", "What may be chosen", _answers("200", "Offers"))},
 }
 

@@ -21,6 +21,7 @@ from .experiments import Experiments
 from .instances import Instances
 from .leases import Leases
 from .offers import Offers
+from .personal import Personal
 from .preferences import Preferences
 from .strays import Strays
 
@@ -49,6 +50,7 @@ class Store:
         self.instances = Instances(self.database)
         self.preferences = Preferences(self.database)
         self.offers = Offers(self.database)
+        self.personal = Personal(self.database)
         self.leases = Leases(self.database)
         self.strays = Strays(self.database)
 

@@ -192,6 +192,16 @@ def _read(connection: Connection, condition: ColumnElement[bool]) -> dict[str, E
     return {row.id: _experiment(row, tuple(teams[row.id])) for row in rows}
 
 
+def take_name_out(connection: Connection, username: str) -> None:
+    """Takes somebody's name out of all teams and of what a search reads; the user name stays, since it gives access."""
+    connection.execute(update(members).where(members.c.username == username).values(name=""))
+    ids = list(connection.scalars(select(members.c.experiment_id).where(members.c.username == username).distinct()))
+    for some in _chunks(ids):
+        for key, experiment in _read(connection, experiments.c.id.in_(some)).items():
+            found = words_of(experiment)
+            connection.execute(update(experiments).where(experiments.c.id == key).values(words=found))
+
+
 def _chunks(items: Sequence[T]) -> list[Sequence[T]]:
     return [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
 
