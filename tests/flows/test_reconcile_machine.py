@@ -2,6 +2,13 @@
 
 A machine of hypothesis plays users, the Hub that is killed and comes back, and a place that breaks. It asserts what
 must hold after every step and after every round, and that a healthy facility settles within two rounds.
+
+The twelve of facts about reliability: one live resource for each attempt (1, `one_resource_for_each_attempt`; for each
+instance: `settle`), none without a row after the grace time (2, `settle`), nothing wanted ends without an event (3,
+`round_` and `events_tell_the_wish`), what is not wanted is absent within bounded rounds (4, `settle`), "could not ask"
+changes nothing (5, `round_`), a second one does nothing (6, `settle`), a row points to its own resource (7), others
+are untouched (9), what waits has a deadline (10), events replay to the row (11), the quota neither leaks nor frees (12,
+`press_start` and `the_quota_holds`). That a token dies with its attempt (8) is the Hub's: `tests/hub/test_restart.py`.
 """
 
 from __future__ import annotations
@@ -275,6 +282,7 @@ class Facility(RuleBasedStateMachine):
         self.healthy_round()
         rows = {row.attempt: row for row in self.rows()}
         wanted = [row.attempt for row in rows.values() if row.phase is Phase.READY]
+        assert max(Counter(one.instance_id for one in self.place.live("visahub")).values(), default=0) <= 1
         assert sorted(resource.attempt for resource in self.place.live("visahub")) == sorted(wanted)
         for row in rows.values():
             assert row.phase in {Phase.READY, Phase.STOPPED, Phase.ERROR, Phase.GONE}, row
@@ -311,6 +319,22 @@ class Facility(RuleBasedStateMachine):
         for row in self.rows():
             told = [KINDS[one.kind] for one in self.world.store.instances.events(row.id) if one.kind in KINDS]
             assert told[-1] is row.phase
+
+    @invariant()
+    def events_tell_the_wish(self) -> None:
+        """Whatever changed what is wanted has left an event that says so."""
+        for row in self.rows():
+            want = None
+            for one in self.world.store.instances.events(row.id):
+                if one.kind == "starting":
+                    want = Want.ON
+                elif one.kind == "wished":
+                    want = Want(one.key)
+                elif one.kind == "deleted":
+                    want = Want.GONE
+                elif one.kind in {"error", "stopped"} and want is Want.ON:
+                    want = Want.OFF
+            assert want is row.want
 
     @invariant()
     def the_quota_holds(self) -> None:
