@@ -101,7 +101,9 @@ class ClusterBackend(Backend):
                 self.url + "/place" + path,
                 method=method,
                 body=None if body is None else json.dumps(body),
-                request_timeout=20,
+                # The machine may be loaded; an answer that the place loses on purpose is noticed at once all the same.
+                connect_timeout=120,
+                request_timeout=120,
             )
         except (OSError, HTTPClientError) as error:
             raise Unavailable("The place does not answer. Try again in a few seconds.") from error

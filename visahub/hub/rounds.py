@@ -28,6 +28,8 @@ _strays: set[tuple[str, str]] = set()
 
 # The answer of a round goes into the portal's log.
 _MOST_TOLD = 20
+# The Hub waits a second for each start that a round begins; the rest of the round must not wait for hundreds.
+_AGAIN_AT_ONCE = 20
 
 
 class Round:
@@ -70,12 +72,13 @@ class Round:
         return None
 
     async def _start_again(self, rows: Iterable[Instance]) -> int:
-        """Starts what was wanted when the Hub was killed and that the Hub has forgotten; all of it at once."""
-        return sum(await asyncio.gather(*(self._start_one_again(row) for row in rows)))
+        """Starts what was wanted when the Hub was killed and that the Hub has forgotten, some of it in each round."""
+        forgotten = [row for row in rows if not self._is_active(row.owner, row.server_name)]
+        return sum(await asyncio.gather(*(self._start_one_again(row) for row in forgotten[:_AGAIN_AT_ONCE])))
 
     async def _start_one_again(self, row: Instance) -> bool:
         user = self._handler.find_user(row.owner)
-        if user is None or self._is_active(row.owner, row.server_name):
+        if user is None:
             return False
         self._handler.lost[(row.owner, row.server_name)] = row
         try:
