@@ -43,7 +43,9 @@ def test_the_api_keeps_its_description(tmp_path: Path) -> None:
         file.write_text(json.dumps(schema))
         command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(CONFIG), "run", str(file)]
         command += ["--url", portal, "--header", f"Authorization: {headers['Authorization']}", "--checks", "all"]
-        command += ["--max-examples", str(EXAMPLES), "--no-color"]
+        command += ["--max-examples", str(EXAMPLES), "--no-color", "--seed", "5"]
+        # On a busy machine making the data is slow, which says nothing about the API.
+        command += ["--suppress-health-check", "all"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
         assert "10 selected / 10 total" in done.stdout, done.stdout

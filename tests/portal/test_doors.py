@@ -76,7 +76,8 @@ async def test_a_person_cannot_report_activity(site: Site) -> None:
         answer = await client.post(
             f"api/instances/{mine.id}/activity", json={"last_activity": site.portal.now().isoformat()}
         )
-    assert answer.status_code == 404
+    assert answer.status_code == 403
+    assert answer.json()["rule"] == "scope"
 
 
 @pytest.mark.parametrize(

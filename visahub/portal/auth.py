@@ -34,7 +34,7 @@ class PortalAuth(HubOAuth):
 
 
 def check_is_instance(model: dict[str, Any], instance: Instance | None) -> Instance:
-    """Checks that a token is the one of this very instance; anything else is answered as if it were absent.
+    """Checks that a token is the one of this very instance; for anybody but its owner it is as if it were absent.
 
     The token that the Hub gives a server has the scope to access that server and no other, while a person's token
     has the scope for all servers of the person; so the exact string is compared.
@@ -42,7 +42,10 @@ def check_is_instance(model: dict[str, Any], instance: Instance | None) -> Insta
     if instance is None or model.get("kind") != "user" or model["name"] != instance.owner:
         raise no_such_instance()
     if f"access:servers!server={instance.owner}/{instance.server_name}" not in model["scopes"]:
-        raise no_such_instance()
+        if any(scope.startswith("access:servers!server=") for scope in model["scopes"]):
+            # The token of another instance, whose code need not know what else its owner has.
+            raise no_such_instance()
+        raise Refused("Only the instance itself may tell this, with the token that it was given.", rule="scope")
     return instance
 
 
