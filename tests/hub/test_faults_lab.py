@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -83,7 +85,14 @@ class Kernel:
         return printed.strip(), error
 
     async def pid(self) -> int:
-        return int((await self.run("import os; print(os.getpid())"))[0])
+        """Gives the kernel's process; asks again while one that starts does not hear it."""
+        for _ in range(12):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    printed, _error = await self.run("import os; print(os.getpid())")
+                if printed:
+                    return int(printed)
+        raise AssertionError("the kernel does not answer")
 
     def close(self) -> None:
         self._socket.close()
@@ -171,7 +180,10 @@ def status(lab: Lab) -> dict[str, Any]:
 
 
 def command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    """Gives the command line of a process, '' when it has just ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return ""
 
 
 def display_server(asking: Asking, instance_id: str) -> int:
@@ -189,4 +201,6 @@ def size(pid: int) -> int:
 
 
 def environ(pid: int) -> str:
-    return Path(f"/proc/{pid}/environ").read_text(errors="replace")
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/environ").read_text(errors="replace")
+    return ""
