@@ -39,8 +39,8 @@ class Patience:
         if known is not None and self._clock() < self._silent_until:
             return known
         try:
-            asking = self._check(url, api_token, cache_key, use_cache)
-            model = await asyncio.wait_for(asking, _ANSWER_SECONDS if known is not None else None)
+            async with asyncio.timeout(_ANSWER_SECONDS if known is not None else None):
+                model = await self._check(url, api_token, cache_key, use_cache)
         except (HTTPError, TimeoutError) as error:
             self._silent_until = self._clock() + _SILENCE_SECONDS
             if known is not None:
