@@ -95,7 +95,7 @@ def _strays(site: Site) -> Answer:
         return Grade.WARNING, (
             f"{len(strays)} running instance{'s' if len(strays) > 1 else ''} of this deployment that no row of the "
             f"database knows: {', '.join(strays[:5])}. Nothing ends them by itself: the database may be an old copy. "
-            "Read docs/backup.md before you end them."
+            "`visahub strays list` tells more; read docs/backup.md before you end any."
         )
     return Grade.OK, "The database knows all that runs."
 
