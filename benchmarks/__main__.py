@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from . import browser, launcher, start
+from . import browser, launcher, start, thousand
 from .runner import run
 
 MEASUREMENTS = {
     "launcher": launcher.measure,
     "start": start.measure,
     "browser": browser.measure,
+    "thousand": thousand.measure,
 }
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import httpx
 from tests.services.hub import RunningHub
 
 from .figure import Figure
-from .hubs import OurHub, StockHub, options, running
+from .hubs import OurHub, StockHub, running
 from .runner import say
 
 _RUNS = 5
@@ -43,20 +43,20 @@ def measure() -> list[Figure]:
     with ExitStack() as stack:
         ours = stack.enter_context(running(_our_hub))
         stock = stack.enter_context(running(_stock_hub))
-        hubs = {ours: options(), stock: {}}
+        hubs = (ours, stock)
         for hub in hubs:
             hub.enter()
             # What happens only once (homes, caches of the file system) belongs to nobody's figure.
-            _started(hub, _USERS[:1], "first", hubs[hub])
+            _started(hub, _USERS[:1], "first")
         one: dict[RunningHub, list[float]] = {hub: [] for hub in hubs}
         ten: dict[RunningHub, list[float]] = {hub: [] for hub in hubs}
         for run in range(_RUNS):
             for hub in hubs:
-                one[hub].append(_started(hub, _USERS[:1], f"one{run}", hubs[hub]))
+                one[hub].append(_started(hub, _USERS[:1], f"one{run}"))
             say(f"start: {one[ours][-1]:.2f} s against {one[stock][-1]:.2f} s")
         for run in range(_RUNS):
             for hub in hubs:
-                ten[hub].append(_started(hub, _USERS, f"ten{run}", hubs[hub]))
+                ten[hub].append(_started(hub, _USERS, f"ten{run}"))
             say(f"start: ten at once {ten[ours][-1]:.2f} s against {ten[stock][-1]:.2f} s")
     return [
         Figure.of("POST to ready", "s", one[ours], one[stock], reference_is=_REFERENCE, goal=0.4),
@@ -74,14 +74,14 @@ def _stock_hub(state: Path) -> StockHub:
     return StockHub(state, users=_USERS, more=_STOCK.format(state=state, command=command, args=args))
 
 
-def _started(hub: RunningHub, users: list[str], server: str, choice: dict[str, object]) -> float:
+def _started(hub: OurHub | StockHub, users: list[str], server: str) -> float:
     """Gives the seconds until the servers of all users are ready; then they are removed."""
     headers = {"Authorization": f"token {hub.admin_token}"}
     with httpx.Client(base_url=hub.api_url, headers=headers, timeout=180) as client, ThreadPoolExecutor(10) as threads:
         client.get("/")
 
         def start(user: str) -> None:
-            answer = client.post(f"/users/{user}/servers/{server}", json={"user_options": choice} if choice else {})
+            answer = client.post(f"/users/{user}/servers/{server}", json=hub.choice)
             assert answer.status_code == 201, f"{answer.status_code}: {answer.text}\n{hub.tail(30)}"
 
         def stop(user: str) -> None:

@@ -47,7 +47,8 @@ _DEFAULTS: tuple[tuple[str, str, Any], ...] = (
     ("JupyterHub", "trusted_downstream_ips", ["127.0.0.1", "::1", "::ffff:127.0.0.1"]),
     # A Hub that is asked to show a progress page does so after a second instead of holding the request.
     ("JupyterHub", "tornado_settings", {"slow_spawn_timeout": 1, "slow_stop_timeout": 10}),
-    ("Spawner", "poll_interval", 30),
+    # The rounds see within seconds what has ended, by one look at all; this is for a Hub whose portal is away.
+    ("Spawner", "poll_interval", 120),
     # Starts that fail are told to their user; they never end the Hub.
     ("Spawner", "consecutive_failure_limit", 0),
     ("Spawner", "http_timeout", 60),
