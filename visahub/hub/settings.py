@@ -48,7 +48,7 @@ _DEFAULTS: tuple[tuple[str, str, Any], ...] = (
     # A Hub that is asked to show a progress page does so after a second instead of holding the request.
     ("JupyterHub", "tornado_settings", {"slow_spawn_timeout": 1, "slow_stop_timeout": 10}),
     # The rounds see within seconds what has ended, by one look at all; this is for a Hub whose portal is away.
-    ("Spawner", "poll_interval", 120),
+    ("Spawner", "poll_interval", 600),
     # Starts that fail are told to their user; they never end the Hub.
     ("Spawner", "consecutive_failure_limit", 0),
     ("Spawner", "http_timeout", 60),
