@@ -14,7 +14,7 @@ from ..model.account import Account
 from ..model.errors import Refused
 from ..model.experiment import Experiment, Member, Search, SearchPage, TeamRole
 from .engine import Database
-from .search import bare_doi, questions, readable, words_of
+from .search import Totals, bare_doi, counting, page_question, readable, words_of
 from .tables import experiments, instruments, members
 
 T = TypeVar("T")
@@ -41,6 +41,7 @@ class Experiments:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._totals = Totals()
 
     def replace_source(self, source: str, found: Iterable[Experiment], now: datetime) -> Changes:
         """Makes a source's experiments equal to `found`, in one transaction; what vanished is marked withdrawn.
@@ -65,6 +66,7 @@ class Experiments:
             for some in _chunks(gone):
                 values = {"withdrawn": True, "mark": "", "changed": now}
                 connection.execute(update(experiments).where(experiments.c.id.in_(some)).values(values))
+        self._totals.clear()
         return Changes(len(added), len(changed), len(gone))
 
     def get(self, ids: Iterable[str]) -> dict[str, Experiment]:
@@ -90,12 +92,15 @@ class Experiments:
 
     def search(self, search: Search, account: Account, today: date) -> SearchPage:
         """Answers one question as this account on this day; what has no dates yet is among the answers."""
-        page, count = questions(search, account, today)
         with self._database.read() as connection:
-            rows = connection.execute(page).all()
+            rows = connection.execute(page_question(search, account, today)).all()
             ids = [row.id for row in rows]
-            told = rows[0].total if rows else None
-            total: int = connection.execute(count).scalar_one() if told is None else told
+            if rows and rows[0].total is not None:
+                total = rows[0].total
+            elif rows or search.page > 1:
+                total = self._totals.of(connection, counting(search, account, today))
+            else:
+                total = 0
             found = _read(connection, experiments.c.id.in_(ids)) if ids else {}
         # PostgreSQL answers each question anew: what was withdrawn in between is no longer among the rows.
         return SearchPage(tuple(found[one] for one in ids if one in found), total, search)

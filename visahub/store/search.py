@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, false, func, null, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, false, func, null, or_, select
 
 from ..model.account import Account, Role
 from ..model.experiment import Experiment, Search, Sort
@@ -20,6 +23,9 @@ _DOI_STARTS = ("https://doi.org/", "http://doi.org/", "https://dx.doi.org/", "ht
 
 def plain(text: str) -> str:
     """Gives small letters without accents, so that `Zürich` is found by `zurich`."""
+    if text.isascii():
+        # Most of a catalogue, and the same in a fiftieth of the time.
+        return text.lower().replace("\x00", "\ufffd")
     apart = unicodedata.normalize("NFKD", storable(text))
     # Again after the folding: that of one letter may be two, and one of them an accent.
     apart = unicodedata.normalize("NFKD", apart.casefold())
@@ -97,20 +103,86 @@ _ORDERS = {
 }
 
 
-def questions(search: Search, account: Account, today: date) -> tuple[Select[Any], Select[Any]]:
-    """Gives two questions: the ids of one page in order, and how many there are in all.
+def page_question(search: Search, account: Account, today: date) -> Select[Any]:
+    """Asks for the ids of one page in order.
 
-    Where every text has to be read, the page tells the number, too, in its column `total`: one pass instead of two.
+    Where every text has to be read, the page tells the number of all, too, in its column `total`: one pass, not two.
     """
-    conditions = [readable(account, today, with_open_data=search.with_open_data), *_matching(search)]
-    if search.only_mine:
-        conditions.append(_in_team(account.username))
     total = func.count().over() if words(search.text) else null()
-    page = (
+    return (
         select(experiments.c.id, total.label("total"))
-        .where(*conditions)
+        .where(*_conditions(search, account, today))
         .order_by(*_ORDERS[search.sort])
         .limit(search.page_size)
         .offset((search.page - 1) * search.page_size)
     )
-    return page, select(func.count()).select_from(experiments).where(*conditions)
+
+
+def _conditions(search: Search, account: Account, today: date) -> list[ColumnElement[bool]]:
+    conditions = [readable(account, today, with_open_data=search.with_open_data), *_matching(search)]
+    if search.only_mine:
+        conditions.append(_in_team(account.username))
+    return conditions
+
+
+@dataclass(frozen=True)
+class Counting:
+    """How many experiments a question finds: the sum of what everybody sees alike and of what only this account sees.
+
+    The first is most of a catalogue, and can be kept under `key`; the second is little. Either may be absent.
+    """
+
+    key: Hashable = None
+    common: Select[Any] | None = None
+    own: Select[Any] | None = None
+
+
+def counting(search: Search, account: Account, today: date) -> Counting:
+    """Asks for the number of all that a question finds."""
+    # Who changes the text changes the question, and a text is never common to many.
+    if search.only_mine or words(search.text) or not (search.with_open_data or account.has(Role.ADMIN)):
+        return Counting(own=_count(*_conditions(search, account, today)))
+    filters = (search.instrument, search.first_year, search.last_year, today)
+    exists, matching = experiments.c.withdrawn == false(), _matching(search)
+    if account.has(Role.ADMIN):
+        return Counting(("all", *filters), _count(exists, *matching))
+    public = experiments.c.public_at <= today
+    closed = or_(experiments.c.public_at > today, experiments.c.public_at.is_(None))
+    own = _count(readable(account, today, with_open_data=False), closed, *matching)
+    return Counting(("open", *filters), _count(exists, public, *matching), own)
+
+
+def _count(*conditions: ColumnElement[bool]) -> Select[Any]:
+    return select(func.count()).select_from(experiments).where(*conditions)
+
+
+class Totals:
+    """Keeps for a short time how many experiments everybody sees: counting 100,000 takes longer than the whole page."""
+
+    seconds = 30.0
+    _most = 1000
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._kept: dict[Hashable, tuple[float | None, int]] = {}
+
+    def clear(self) -> None:
+        """Forgets everything: this process has changed the catalogue. Another one's change is seen after `seconds`."""
+        self._kept = {}
+
+    def of(self, connection: Connection, asked: Counting) -> int:
+        """Gives a number, from the database or as it was a moment ago."""
+        own: int = 0 if asked.own is None else connection.execute(asked.own).scalar_one()
+        return own if asked.common is None else own + self._common(connection, asked.key, asked.common)
+
+    def _common(self, connection: Connection, key: Hashable, question: Select[Any]) -> int:
+        kept, now = self._kept, self._clock()
+        at, number = kept.get(key, (None, 0))
+        if at is None or now - at >= self.seconds:
+            number = connection.execute(question).scalar_one()
+            # Keys hold what people choose.
+            if len(kept) >= self._most:
+                kept.clear()
+            # Into the table from before the question: one that was cleared meanwhile stays so.
+            kept[key] = (now, number)
+        return number
