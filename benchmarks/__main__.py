@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from . import browser, launcher, start, thousand
+from . import browser, catalogue, launcher, start, thousand
 from .runner import run
 
 MEASUREMENTS = {
@@ -13,6 +13,7 @@ MEASUREMENTS = {
     "start": start.measure,
     "browser": browser.measure,
     "thousand": thousand.measure,
+    "catalogue": catalogue.measure,
 }
 
 if __name__ == "__main__":
