@@ -29,7 +29,7 @@ from .runner import say
 _RUNS = 5
 _COUNTS = (1, 100, 1000)
 # A round of ours and one poll of each server of the stock Hub.
-_PERIOD_SECONDS = 5.0
+_PERIOD_SECONDS = 3.0
 _POLLS = f"c.Spawner.poll_interval = {_PERIOD_SECONDS}\n"
 _REFERENCE = "a stock Hub whose poll is kill(pid, 0)"
 
