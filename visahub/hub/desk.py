@@ -23,6 +23,7 @@ from ..store.database import ask
 from . import metrics
 from .silence import Silence
 from .supervisor import Supervisor
+from .together import Together
 from .watch import Watch
 
 _ANY_TIME = datetime.min.replace(tzinfo=UTC)
@@ -53,6 +54,7 @@ class Desk:
         self.parts = parts
         metrics.expect(parts.backends)
         self.watch = Watch(parts.backends, now)
+        self.rows = Together(parts.store.instances.by_attempts)
         self.silence = Silence(parts.store, now)
         self.supervisor = Supervisor()
         self._began = now()

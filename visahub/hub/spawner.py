@@ -224,7 +224,7 @@ class VisaSpawner(Spawner):
         return True
 
     async def _polled(self) -> int | None:
-        row = await self._row()
+        row = await self.desk.rows.row(self.attempt)
         if row is None:
             return await self.desk.poll_without_row(self.attempt)
         if row.phase in {Phase.STOPPED, Phase.ERROR, Phase.GONE}:
