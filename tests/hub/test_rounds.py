@@ -25,8 +25,8 @@ from visahub.model.errors import Unavailable
 from visahub.model.instance import Instance, Phase, Want
 from visahub.model.launch import Condition, Look, Seen
 from visahub.model.request import StartRequest
+from visahub.store.admission import columns
 from visahub.store.database import Store
-from visahub.store.instances import _columns
 from visahub.store.tables import instances
 from visahub.testing.backends import FakeBackend
 from visahub.testing.clock import Clock
@@ -80,7 +80,7 @@ def fill(store: Store, clock: Clock, count: int) -> list[Instance]:
     account = store.accounts.enter(Identity(issuer="test", subject="1", username="alice"), uid_min=20000)
     rows = [_ready(account, number, clock) for number in range(count)]
     with store.database.write() as connection:
-        connection.execute(insert(instances), [_columns(row) for row in rows])
+        connection.execute(insert(instances), [columns(row) for row in rows])
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jupyterhub import orm
@@ -192,13 +192,9 @@ class Round:
         ready = [row for row in rows if row.phase is Phase.READY and row.want is Want.ON]
         self._desk.silence.look(ready, self._addresses({row.attempt for row in ready}))
 
-    def _addresses(self, attempts: set[str]) -> dict[str, str]:
+    def _addresses(self, attempts: set[str]) -> Mapping[str, str]:
         """Gives where the Hub itself asks whether a server is up, by attempt."""
-        return {
-            spawner.attempt: url_path_join(spawner.server.url, "api")
-            for spawner in self._ready_spawners()
-            if spawner.attempt in attempts
-        }
+        return _Addresses({one.attempt: one for one in self._ready_spawners() if one.attempt in attempts})
 
     def _expected_routes(self) -> Iterable[str]:
         yield self._handler.hub.routespec
@@ -210,6 +206,24 @@ class Round:
 
     def _ready_spawners(self) -> list[Any]:
         return [spawner for user in self._handler.users.values() for spawner in user.spawners.values() if spawner.ready]
+
+
+class _Addresses(Mapping[str, str]):
+    """The addresses of many servers, put together only for the few that are asked."""
+
+    def __init__(self, spawners: Mapping[str, Any]) -> None:
+        self._spawners = spawners
+
+    def __getitem__(self, attempt: str) -> str:
+        server = self._spawners[attempt].server
+        # It may have been stopped a moment ago; then nothing answers, and nobody minds.
+        return url_path_join(server.url, "api") if server is not None else ""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._spawners)
+
+    def __len__(self) -> int:
+        return len(self._spawners)
 
 
 def _is_readable(options: object) -> bool:
