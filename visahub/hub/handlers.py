@@ -16,7 +16,7 @@ from jupyterhub.handlers.pages import SpawnHandler
 from tornado import web
 
 from ..model.errors import Unavailable
-from . import limits, metrics
+from . import guard, limits, metrics
 from .desk import Desk
 from .doors import ServerDoor, SpawnPage
 from .portal import SERVICE, page_address
@@ -75,6 +75,7 @@ def register() -> None:
     for path, handler in ((r"/api/visahub/round", RoundHandler), (rf"/services/{SERVICE}/.*", AwayHandler)):
         if not any(known is handler for _, known, *_ in apihandlers.default_handlers):
             apihandlers.default_handlers.append((path, handler))
+    guard.stand()
 
 
 def _put_instead(routes: list[Any], theirs: type[BaseHandler], ours: type[BaseHandler]) -> None:

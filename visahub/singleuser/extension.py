@@ -24,7 +24,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from visahub.model.errors import VisahubError
 
-from . import activity, assets, runtime, start
+from . import activity, assets, guard, runtime, start
 from .patience import Patience
 
 _CHUNK = 1 << 16
@@ -39,6 +39,7 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 
 
 def _load_jupyter_server_extension(app: Any) -> None:
+    guard.stand()
     base = app.web_app.settings["base_url"]
     app.web_app.add_handlers(
         ".*$",
