@@ -5,6 +5,8 @@ const find = (id) => document.getElementById(id);
 const WAITS = [1, 2, 4, 8, 15, 30]; // seconds between tries
 const SLEPT = 20_000; // ms without a tick: the computer slept, and the connection only looks alive
 const MAX_TEXT = 250_000; // characters of one clipboard text that surely fit the display server's limit
+const NO_DESKTOP = 4002; // close codes of visahub, with a sentence as their reason
+const TOO_MANY = 4003;
 const MODIFIERS = [[0xffe3, 'ControlLeft'], [0xffe9, 'AltLeft'], [0xffe1, 'ShiftLeft']];
 
 const version = document.body.dataset.novnc;
@@ -13,6 +15,7 @@ let RFB = null;
 let rfb = null;
 let tries = 0;
 let timer = null; // the countdown to the next try
+let ended = null; // why the last connection ended, in the words of the other side
 let lastTick = Date.now();
 let lastText = '';
 
@@ -56,7 +59,11 @@ async function connect() {
   // After its end the desktop says so, since the programs in it have gone.
   notice({ title: 'Connecting…', text: asked.sentence });
   if (rfb) return;
-  rfb = new RFB(find('screen'), socketAddress(), { shared: true });
+  const socket = new WebSocket(socketAddress());
+  ended = null;
+  // noVNC keeps the reason to itself.
+  socket.addEventListener('close', (event) => { ended = event; });
+  rfb = new RFB(find('screen'), socket, { shared: true });
   rfb.resizeSession = follows;
   rfb.scaleViewport = true;
   rfb.focusOnClick = true;
@@ -78,7 +85,9 @@ function connected() {
 
 function disconnected() {
   rfb = null;
-  lost({});
+  if (ended?.code === TOO_MANY) lost({ stays: true, notice: { kind: 'bad', title: 'Open too often', text: ended.reason, again: true } });
+  else if (ended?.code === NO_DESKTOP) lost({ notice: { text: ended.reason } });
+  else lost({});
 }
 
 // Asks the daemon how the desktop is. The answer, or that none comes, decides what the user reads.

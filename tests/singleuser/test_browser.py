@@ -162,6 +162,11 @@ def test_it_comes_back_after_the_connection_is_lost(page: Page, lab: Lab) -> Non
     daemon = runtime.running(lab.place.runtime)
     assert daemon
     lab.stop()
+    # The daemon holds the connection, so that a restart of the server alone is not even noticed.
+    page.wait_for_timeout(1000)
+    expect(page.locator("#state")).to_have_text("Connected")
+    # The network changes, as with another WLAN: the connection is made again.
+    page.evaluate("window.dispatchEvent(new Event('online'))")
     expect(page.locator("#notice-title")).to_have_text("Connection lost", timeout=30_000)
     expect(page.locator("#notice-count")).to_have_text(re.compile(r"Next try in \d+ s\."), timeout=30_000)
     page.wait_for_timeout(4000)

@@ -39,6 +39,7 @@ async def run(environ: Mapping[str, str]) -> None:
         display = Display(found, environ)
         gate = Gate(lambda: display.socket)
         await gate.listen(found.gate, Role.CONTROLLER)
+        await gate.listen_for_browsers(found.web, Role.CONTROLLER)
         server = HTTPServer(pages.application(display, gate), max_body_size=_MAX_BODY, max_header_size=65536)
         server.add_socket(bind_unix_socket(str(found.pages), mode=0o600))
         display.start()
@@ -49,7 +50,7 @@ async def run(environ: Mapping[str, str]) -> None:
             server.stop()
             await gate.close()
             await display.stop()
-            for path in (found.pages, found.gate, found.cookie):
+            for path in (found.pages, found.gate, found.web, found.cookie):
                 path.unlink(missing_ok=True)
             log.info("Ended")
 

@@ -9,29 +9,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jupyter_core.utils import ensure_async
 from jupyter_server.auth.decorator import authorized, ws_authenticated
 from jupyter_server.base.handlers import APIHandler, JupyterHandler
 from jupyter_server.base.websocket import WebSocketMixin
 from jupyter_server.utils import url_path_join
-from tornado.ioloop import PeriodicCallback
-from tornado.iostream import StreamClosedError
+from tornado.ioloop import IOLoop, PeriodicCallback
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.web import HTTPError, authenticated
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from visahub.model.errors import VisahubError
 
-from . import activity, assets, guard, runtime, start
+from . import activity, assets, guard, handover, runtime, start
+from .link import Link
 from .patience import Patience
+from .websocket import CLOSED_BY_DESKTOP, NO_DESKTOP, goodbye
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 18
 _MAX_MESSAGE = 2 << 20
-# Codes of ours (4000 and more) tell the page why; the text is for the log of the browser.
-_CLOSED_BY_DESKTOP = 4001
-_NO_DESKTOP = 4002
+_NOT_STARTED = "The desktop could not be started. It is tried again."
+_Answer = TypeVar("_Answer")
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
@@ -78,12 +80,14 @@ class ActivityHandler(APIHandler):
 
 
 class DesktopSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
-    """Joins a browser with the desktop's gate. Every write is awaited, in both directions."""
+    """Lets a browser in and hands its websocket over to the desktop daemon, whose gate speaks with it from then on.
+
+    An encrypted connection cannot be handed over: then this joins the two, and every write is awaited.
+    """
 
     # Whoever may use a terminal may use the desktop.
     auth_resource = "terminals"
-    _reader: asyncio.StreamReader
-    _writer: asyncio.StreamWriter | None = None
+    _gate: Link | None = None
     _task: asyncio.Task[None] | None = None
 
     @property
@@ -98,48 +102,64 @@ class DesktopSocket(WebSocketMixin, WebSocketHandler, JupyterHandler):
         await super().get(*args, **kwargs)
 
     async def open(self, *args: Any, **kwargs: Any) -> None:
-        """Starts the desktop if needed and opens the gate; tornado reads no message before this is done."""
+        """Starts the desktop if needed; tornado reads no message before this is done."""
         super().open(*args, **kwargs)
+        stream = self.ws_connection.stream if self.ws_connection else None
+        if isinstance(stream, IOStream) and not isinstance(stream, SSLIOStream):
+            await self._hand_over(stream)
+            return
         try:
-            self._reader, self._writer = await self._gate()
+            self._gate = await _with_desktop(lambda found: Link.to(found.gate))
         except (VisahubError, OSError) as error:
             self.log.error("The desktop could not be reached: %s", error)
-            self.close(_NO_DESKTOP, "The desktop could not be started.")
+            self.close(NO_DESKTOP, _NOT_STARTED)
             return
-        self._task = asyncio.create_task(self._to_browser())
+        self._task = asyncio.create_task(self._to_browser(self._gate))
 
-    async def _gate(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        found = runtime.find(os.environ)
-        with contextlib.suppress(OSError):
-            return await asyncio.open_unix_connection(found.gate, limit=_CHUNK)
-        await asyncio.to_thread(runtime.ensure, found, os.environ)
-        return await asyncio.open_unix_connection(found.gate, limit=_CHUNK)
+    async def _hand_over(self, stream: IOStream) -> None:
+        # What the browser sends from now on is for the daemon to read, which gets its own descriptor.
+        IOLoop.current().remove_handler(stream.socket)
+        try:
+            await _with_desktop(lambda found: asyncio.to_thread(handover.give, found.web, stream.socket))
+        except (VisahubError, OSError) as error:
+            self.log.error("The desktop could not be reached: %s", error)
+            with contextlib.suppress(OSError):
+                stream.socket.send(goodbye(NO_DESKTOP, _NOT_STARTED))
+        finally:
+            stream.close()
 
     async def on_message(self, message: str | bytes) -> None:
         """Passes on what the browser sends; the next message is read when this one has gone."""
-        if isinstance(message, str) or self._writer is None:
-            self.close(_CLOSED_BY_DESKTOP, "Only binary messages are spoken here.")
+        if isinstance(message, str) or self._gate is None:
+            self.close(CLOSED_BY_DESKTOP, "Only binary messages are spoken here.")
             return
         try:
-            self._writer.write(message)
-            await self._writer.drain()
+            await self._gate.write(message)
         except OSError:
-            self.close(_CLOSED_BY_DESKTOP, "The desktop has closed the connection.")
+            self.close(CLOSED_BY_DESKTOP, "The desktop has closed the connection.")
 
     def on_close(self) -> None:
         super().on_close()
-        if self._task is not None:
-            self._task.cancel()
-        if self._writer is not None:
-            with contextlib.suppress(OSError, RuntimeError):
-                self._writer.transport.abort()
+        if self._gate is not None:
+            # The task that reads sees the end, too.
+            self._gate.hang_up()
 
-    async def _to_browser(self) -> None:
+    async def _to_browser(self, gate: Link) -> None:
+        buffer = memoryview(bytearray(_CHUNK))
         try:
-            while data := await self._reader.read(_CHUNK):
-                await self.write_message(data, binary=True)
-        except (WebSocketClosedError, StreamClosedError):
-            return
-        except OSError as error:
-            self.log.info("The desktop's connection ended: %s", error)
-        self.close(_CLOSED_BY_DESKTOP, "The desktop has closed the connection.")
+            while count := await gate.read_into(buffer):
+                await self.write_message(bytes(buffer[:count]), binary=True)
+        except (WebSocketClosedError, StreamClosedError, OSError) as error:
+            self.log.info("The desktop's connection ended: %s", type(error).__name__)
+        finally:
+            gate.close()
+        self.close(CLOSED_BY_DESKTOP, "The desktop has closed the connection.")
+
+
+async def _with_desktop(act: Callable[[runtime.Runtime], Awaitable[_Answer]]) -> _Answer:
+    """Does something with the desktop daemon, which is started when it does not run."""
+    found = runtime.find(os.environ)
+    with contextlib.suppress(OSError):
+        return await act(found)
+    await asyncio.to_thread(runtime.ensure, found, os.environ)
+    return await act(found)

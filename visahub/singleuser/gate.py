@@ -5,23 +5,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from tornado.netutil import bind_unix_socket
 
+from . import handover
+from .link import Link
 from .rfb import MAX_NAME, ClientFilter, Filter, Role, Violation, check_pixel_format
 from .rfb_server import ServerFilter
+from .websocket import CLOSED_BY_DESKTOP, TOO_MANY, WebLink
 
 log = logging.getLogger(__name__)
 
 _VERSION = b"RFB 003.008\n"
 _HANDSHAKE_SECONDS = 20.0
 _GREETING_SECONDS = 3.0
-_CHUNK = 1 << 16
-_MAX_CONNECTIONS = 16
+_REFUSAL_SECONDS = 5.0
+_PAUSE_SECONDS = 0.5
+# Browsers answer a ping by themselves, also in a tab that nobody looks at.
+SILENT_SECONDS = 120.0
+# One read of a picture; a client's messages are small.
+_PICTURE_BYTES = 1 << 18
+_MESSAGE_BYTES = 1 << 16
+MAX_CONNECTIONS = 16
+# Connections that are only told that there are too many.
+_MAX_REFUSALS = 16
+# At most 123 bytes.
+FULL = f"This desktop is open {MAX_CONNECTIONS} times already. Close it in another window or tab, then try again."
 
 
 class Gate:
@@ -34,56 +48,101 @@ class Gate:
         self.last_input: float | None = None
         self.connections = 0
         self._display_socket = display_socket
-        self._servers: list[asyncio.Server] = []
+        self._doors: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def listen(self, path: Path, role: Role) -> None:
         """Opens a door for one role. Who may use it is decided by who can open the socket."""
         door = bind_unix_socket(str(path), mode=0o600)
-        server = await asyncio.start_unix_server(_Door(self, role).enter, sock=door, limit=_CHUNK)
-        self._servers.append(server)
+        self._doors.add(asyncio.create_task(self._admit(door, role, self._serve)))
+
+    async def listen_for_browsers(self, path: Path, role: Role) -> None:
+        """Opens a door through which the Jupyter server hands over the websockets that it has let in."""
+        door = bind_unix_socket(str(path), mode=0o600)
+        self._doors.add(asyncio.create_task(self._admit(door, role, self._serve_browser)))
 
     async def close(self) -> None:
         """Ends every connection."""
-        for server in self._servers:
-            server.close()
-        for task in list(self._tasks):
+        tasks = [*self._doors, *self._tasks]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def note_input(self) -> None:
         self.last_input = time.time()
 
-    async def serve(self, role: Role, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serves one viewer until either side ends or says something that is not allowed."""
-        task = asyncio.current_task()
-        if task is None or self.connections >= _MAX_CONNECTIONS:
-            writer.close()
+    async def _admit(
+        self, door: socket.socket, role: Role, serve: Callable[[Role, socket.socket], Coroutine[None, None, None]]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        with door:
+            while True:
+                try:
+                    link, _ = await loop.sock_accept(door)
+                except OSError as error:
+                    # No descriptors left, for example: others may end meanwhile.
+                    log.error("A desktop connection could not be accepted: %s", error)
+                    await asyncio.sleep(_PAUSE_SECONDS)
+                    continue
+                if len(self._tasks) >= MAX_CONNECTIONS + _MAX_REFUSALS:
+                    link.close()
+                    continue
+                task = asyncio.create_task(serve(role, link))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, role: Role, link: socket.socket) -> None:
+        """Serves a viewer that speaks RFB itself."""
+        viewer = Link(link)
+        try:
+            if self.connections >= MAX_CONNECTIONS:
+                await _refuse(viewer)
+            else:
+                await self._join_guarded(role, viewer)
+        finally:
+            viewer.close()
+
+    async def _serve_browser(self, role: Role, door: socket.socket) -> None:
+        """Serves a viewer that speaks RFB in a websocket; it reads why it ends."""
+        try:
+            viewer = WebLink(await handover.take(door))
+        except OSError as error:
+            log.warning("A desktop connection was not handed over: %s", error)
             return
-        self._tasks.add(task)
+        watch = asyncio.create_task(_watch(viewer))
+        try:
+            if self.connections >= MAX_CONNECTIONS:
+                log.warning("Refused a desktop connection: %s are open", MAX_CONNECTIONS)
+                await viewer.say_goodbye(TOO_MANY, FULL)
+            else:
+                await self._join_guarded(role, viewer)
+                await viewer.say_goodbye(CLOSED_BY_DESKTOP, "The desktop has closed the connection.")
+        finally:
+            watch.cancel()
+            viewer.close()
+
+    async def _join_guarded(self, role: Role, viewer: Link) -> None:
+        """Serves one viewer until either side ends or says something that is not allowed."""
         self.connections += 1
         try:
-            await self._join(role, reader, writer)
+            await self._join(role, viewer)
         except Violation as error:
             log.warning("Closed a desktop connection (%s): %s", role.value, error)
         except (OSError, EOFError, TimeoutError) as error:
             log.info("A desktop connection ended: %s", error)
         finally:
             self.connections -= 1
-            self._tasks.discard(task)
-            _abort(writer)
 
-    async def _join(self, role: Role, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _join(self, role: Role, viewer: Link) -> None:
         async with asyncio.timeout(_HANDSHAKE_SECONDS):
-            await _greet_client(reader, writer)
-            behind, ahead = await self._connect()
+            await _greet_client(viewer)
+            display = await self._connect()
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
-                writer.write(await _greet_server(behind, ahead))
-                await writer.drain()
+                await viewer.write(await _greet_server(display))
             pumps = [
-                asyncio.create_task(_pump(reader, ahead, ClientFilter(role, self.note_input))),
-                asyncio.create_task(_pump(behind, writer, ServerFilter(role))),
+                asyncio.create_task(_pump(viewer, display, ClientFilter(role, self.note_input), _MESSAGE_BYTES)),
+                asyncio.create_task(_pump(display, viewer, ServerFilter(role), _PICTURE_BYTES)),
             ]
             try:
                 done, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -94,15 +153,15 @@ class Gate:
             for pump in done:
                 pump.result()
         finally:
-            _abort(ahead)
+            display.close()
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self) -> Link:
         """Waits for the display server, which may just be starting; the caller sets the time limit."""
         while True:
             path = self._display_socket()
             if path is not None:
                 with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                    return await asyncio.open_unix_connection(path, limit=_CHUNK)
+                    return await Link.to(path)
             await asyncio.sleep(0.05)
 
 
@@ -112,69 +171,72 @@ async def speaks(path: Path | None) -> bool:
         return False
     try:
         async with asyncio.timeout(_GREETING_SECONDS):
-            reader, writer = await asyncio.open_unix_connection(path)
+            display = await Link.to(path)
             try:
-                return (await reader.readexactly(12)).startswith(b"RFB ")
+                return (await display.read_exactly(12)).startswith(b"RFB ")
             finally:
-                _abort(writer)
+                display.close()
     except (OSError, EOFError, TimeoutError):
         return False
 
 
-class _Door:
-    """Remembers the role of one socket."""
+async def _watch(viewer: WebLink) -> None:
+    """Ends a connection whose browser has gone without a word: proxies in between would keep it for ever."""
+    with contextlib.suppress(OSError):
+        while time.monotonic() - viewer.last_heard < SILENT_SECONDS:
+            await asyncio.sleep(SILENT_SECONDS / 4)
+            await viewer.ping()
+        log.info("A browser has been silent for %s s", SILENT_SECONDS)
+        viewer.hang_up()
 
-    def __init__(self, gate: Gate, role: Role) -> None:
-        self._gate = gate
-        self._role = role
 
-    async def enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._gate.serve(self._role, reader, writer)
+async def _refuse(viewer: Link) -> None:
+    """Says why nobody is served, in the words of the protocol: no security type, and the reason."""
+    log.warning("Refused a desktop connection: %s are open", MAX_CONNECTIONS)
+    try:
+        async with asyncio.timeout(_REFUSAL_SECONDS):
+            await viewer.write(_VERSION)
+            await viewer.read_exactly(len(_VERSION))
+            await viewer.write(struct.pack(">BI", 0, len(FULL)) + FULL.encode())
+    except (OSError, EOFError, TimeoutError):
+        pass
 
 
-async def _greet_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _greet_client(viewer: Link) -> None:
     """Offers RFB 3.8 without a password: who may open the socket has been decided by whoever gave it out."""
-    writer.write(_VERSION)
-    if await reader.readexactly(12) != _VERSION:
+    await viewer.write(_VERSION)
+    if await viewer.read_exactly(12) != _VERSION:
         raise Violation("only RFB 3.8 is spoken")
-    writer.write(b"\x01\x01")
-    if await reader.readexactly(1) != b"\x01":
+    await viewer.write(b"\x01\x01")
+    if await viewer.read_exactly(1) != b"\x01":
         raise Violation("unknown security type")
-    writer.write(bytes(4))
+    await viewer.write(bytes(4))
     # Shared or not: the gate always asks the display server for a shared connection.
-    await reader.readexactly(1)
+    await viewer.read_exactly(1)
 
 
-async def _greet_server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+async def _greet_server(display: Link) -> bytes:
     """Does the client's part towards the display server; gives its ServerInit."""
-    if not (await reader.readexactly(12)).startswith(b"RFB 003.0"):
+    if not (await display.read_exactly(12)).startswith(b"RFB 003.0"):
         raise Violation("the display server speaks no RFB")
-    writer.write(_VERSION)
-    types = await reader.readexactly((await reader.readexactly(1))[0])
+    await display.write(_VERSION)
+    types = await display.read_exactly((await display.read_exactly(1))[0])
     if 1 not in types:
         raise Violation("the display server asks for a password")
-    writer.write(b"\x01")
-    if await reader.readexactly(4) != bytes(4):
+    await display.write(b"\x01")
+    if await display.read_exactly(4) != bytes(4):
         raise Violation("the display server refused the connection")
-    writer.write(b"\x01")
-    head = await reader.readexactly(24)
+    await display.write(b"\x01")
+    head = await display.read_exactly(24)
     check_pixel_format(head[4:20])
     (length,) = struct.unpack(">I", head[20:])
     if length > MAX_NAME:
         raise Violation("the name of the desktop is too long")
-    return head + await reader.readexactly(length)
+    return head + await display.read_exactly(length)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Filter) -> None:
+async def _pump(source: Link, sink: Link, stream: Filter, size: int) -> None:
     """Passes on what the filter allows. Each write is awaited: a slow reader slows the sender and fills no memory."""
-    while data := await reader.read(_CHUNK):
-        out = stream.feed(data)
-        if out:
-            writer.write(out)
-            await writer.drain()
-
-
-def _abort(writer: asyncio.StreamWriter) -> None:
-    # close() would wait for a peer that may never read the rest.
-    with contextlib.suppress(OSError, RuntimeError):
-        writer.transport.abort()
+    buffer = memoryview(bytearray(size))
+    while count := await source.read_into(buffer):
+        await sink.write_all(stream.pieces(buffer[:count]))

@@ -84,7 +84,7 @@ class Filter:
     """
 
     def __init__(self, rules: Callable[[Any], Rules]) -> None:
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._pending = b""
         self._rules = rules(self)
         self._op, self._left = next(self._rules)
@@ -93,29 +93,32 @@ class Filter:
         """Lets a rule send what it has read."""
         self._out.append(data)
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes | memoryview) -> bytes:
         """Gives what may pass of the stream so far; raises Violation."""
-        data = self._pending + data if self._pending else data
-        at, end = 0, len(data)
+        return b"".join(self.pieces(data))
+
+    def pieces(self, data: bytes | memoryview) -> list[bytes | memoryview]:
+        """Gives the same in pieces, of which the long ones are parts of `data` itself; raises Violation."""
+        view = memoryview(self._pending + data if self._pending else data)
+        at, end = 0, len(view)
         while True:
             if self._op is Op.READ:
                 if end - at < self._left:
                     break
-                chunk = data[at : at + self._left]
+                chunk = bytes(view[at : at + self._left])
                 at += self._left
             else:
                 step = min(self._left, end - at)
                 if step and self._op is Op.PASS:
-                    self._out.append(data[at : at + step])
+                    self._out.append(view[at : at + step])
                 at += step
                 self._left -= step
                 if self._left:
                     break
                 chunk = b""
             self._op, self._left = self._rules.send(chunk)
-        self._pending = data[at:]
-        out = b"".join(self._out)
-        self._out.clear()
+        self._pending = bytes(view[at:])
+        out, self._out = self._out, []
         return out
 
 

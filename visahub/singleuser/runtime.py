@@ -48,6 +48,11 @@ class Runtime:
         return self.folder / "gate.sock"
 
     @property
+    def web(self) -> Path:
+        """Where the Jupyter server hands over the websockets of the owner's browser."""
+        return self.folder / "web.sock"
+
+    @property
     def display(self) -> Path:
         """Xvnc's own RFB socket; only the gate opens it."""
         return self.folder / "vnc.sock"
@@ -161,13 +166,13 @@ def ensure(runtime: Runtime, environ: Mapping[str, str]) -> int:
         # One at a time; whoever comes second finds it running.
         fcntl.flock(starting, fcntl.LOCK_EX)
         if running(runtime) is None:
-            for path in (runtime.pages, runtime.gate):
+            for path in (runtime.pages, runtime.gate, runtime.web):
                 path.unlink(missing_ok=True)
             _spawn(runtime, environ)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             pid = running(runtime)
-            if pid is not None and answers(runtime.pages) and runtime.gate.exists():
+            if pid is not None and answers(runtime.pages) and runtime.web.exists():
                 return pid
             time.sleep(0.02)
     finally:
