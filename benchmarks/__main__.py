@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from . import browser, catalogue, launcher, start, thousand
+from . import browser, catalogue, desktop, launcher, start, thousand
 from .runner import run
 
 MEASUREMENTS = {
@@ -14,6 +14,7 @@ MEASUREMENTS = {
     "browser": browser.measure,
     "thousand": thousand.measure,
     "catalogue": catalogue.measure,
+    "desktop": desktop.measure,
 }
 
 if __name__ == "__main__":
