@@ -145,8 +145,10 @@ class Display:
                 f"No display could be opened: {last_line(self._runtime.log) or 'Xvnc said nothing.'} Ask support."
             )
         await self.set_keyboard_quietly()
+        bus = f"--config-file={self._runtime.bus_settings}"
+        privacy.write_bus_settings(self._runtime.bus_settings)
         self._session = await asyncio.create_subprocess_exec(
-            *processes.dying_with_parent(["dbus-run-session", "--", "xfce4-session"]),
+            *processes.dying_with_parent(["dbus-run-session", bus, "--", "xfce4-session"]),
             env=self._session_environ(),
             cwd=self._environ.get("HOME") or "/",
             stdin=asyncio.subprocess.DEVNULL,

@@ -10,6 +10,8 @@ import socket
 import stat
 import struct
 from pathlib import Path
+from urllib.parse import quote
+from xml.sax.saxutils import escape
 
 from visahub.model.errors import Failed
 
@@ -21,6 +23,26 @@ _PROGRAMS = {
     "dbus-run-session": "dbus",
     "setxkbmap": "x11-xkb-utils",
 }
+# As the system's session.conf, but for the address.
+_BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>session</type>
+  <keep_umask/>
+  <listen>{address}</listen>
+  <auth>EXTERNAL</auth>
+  <standard_session_servicedirs/>
+  <policy context="default">
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+  <limit name="max_completed_connections">1000</limit>
+  <limit name="max_connections_per_user">1000</limit>
+  <limit name="max_match_rules_per_connection">50000</limit>
+  <limit name="max_replies_per_connection">50000</limit>
+</busconfig>
+"""
 
 
 def check_programs(path: str | None) -> None:
@@ -66,6 +88,16 @@ def write_cookie(path: Path) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with open(handle, "wb") as file:
         file.write(entry)
+
+
+def write_bus_settings(path: Path) -> None:
+    """Makes the settings of the session's D-Bus, with its socket beside them: by default it lies in /tmp for all."""
+    address = "unix:path=" + quote(str(path.with_name("bus")), safe="/-_.*")
+    text = _BUS.format(address=escape(address))
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(handle, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def check_cookie(path: Path) -> None:

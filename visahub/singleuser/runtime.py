@@ -63,6 +63,11 @@ class Runtime:
         return self.folder / "xauth"
 
     @property
+    def bus_settings(self) -> Path:
+        """The settings of the session's D-Bus, whose socket is `bus`."""
+        return self.folder / "bus.conf"
+
+    @property
     def pid(self) -> Path:
         """Says which process the daemon is. The daemon ends when the file goes: so removing the directory ends it."""
         return self.folder / "daemon.pid"
