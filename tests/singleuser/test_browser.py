@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from visahub.singleuser import processes, runtime
+from visahub.singleuser.gate import FULL, MAX_CONNECTIONS
 
 from .conftest import CHECKOUT, Place, wait_for, words_of
 from .lab import TOKEN, Lab, running
@@ -193,6 +195,34 @@ def test_it_comes_back_after_sleep(page: Page, lab: Lab) -> None:
     expect(page.locator("#notice")).to_be_visible()
     expect(page.locator("#notice")).to_be_hidden(timeout=30_000)
     expect(page.locator("#state")).to_have_text("Connected")
+
+
+def viewer(lab: Lab) -> socket.socket:
+    """Opens the desktop once more, past the browser."""
+    link = socket.socket(socket.AF_UNIX)
+    link.settimeout(30)
+    link.connect(str(lab.place.runtime.gate))
+    for size, answer in ((12, b"RFB 003.008\n"), (2, b"\1"), (4, b"\1"), (24, b"")):
+        assert link.recv(size)
+        link.sendall(answer)
+    return link
+
+
+def test_limit_a_desktop_that_is_open_too_often_says_so(page: Page, lab: Lab) -> None:
+    address = page.url
+    page.goto("about:blank")
+    wait_for(lambda: b'"connections": 0' in (lab.get("/desktop/status") or b""))
+    opened = [viewer(lab) for _ in range(MAX_CONNECTIONS)]
+    try:
+        page.goto(address)
+        expect(page.locator("#notice-title")).to_have_text("Open too often", timeout=30_000)
+        expect(page.locator("#notice-text")).to_have_text(FULL)
+        expect(page.locator("#notice-count")).to_have_text("")
+    finally:
+        for each in opened:
+            each.close()
+    page.get_by_role("button", name="Reconnect now").click()
+    expect(page.locator("#notice")).to_be_hidden(timeout=30_000)
 
 
 def test_without_a_mouse_the_bar_is_reached(page: Page, lab: Lab) -> None:

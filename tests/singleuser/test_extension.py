@@ -18,6 +18,8 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from visahub.singleuser import runtime
+from visahub.singleuser.gate import FULL, MAX_CONNECTIONS
+from visahub.singleuser.websocket import TOO_MANY
 
 from . import rfb_client as client
 from .conftest import Place, wait_for
@@ -231,3 +233,23 @@ def test_the_page_has_a_strict_policy_and_no_script_in_it(lab: Lab) -> None:
 
 def test_the_start_notebook_is_in_the_home(lab: Lab) -> None:
     assert (lab.place.home / "start.ipynb").exists() or not Path(lab.place.home).exists()
+
+
+async def test_limit_of_sockets_is_told_in_the_close_frame(lab: Lab) -> None:
+    sockets = [await open_socket(lab, Authorization=f"token {TOKEN}") for _ in range(MAX_CONNECTIONS)]
+    for connection in sockets:
+        await shake_hands(connection)
+    assert activity(lab)["connections"] == MAX_CONNECTIONS
+    one_more = await open_socket(lab, Authorization=f"token {TOKEN}")
+    assert await asyncio.wait_for(one_more.read_message(), 30) is None
+    assert (one_more.close_code, one_more.close_reason) == (TOO_MANY, FULL)
+
+
+async def test_a_restarted_server_does_not_interrupt_the_desktop(lab: Lab) -> None:
+    connection = await open_socket(lab, Authorization=f"token {TOKEN}")
+    await shake_hands(connection)
+    await asyncio.to_thread(lab.stop)
+    await connection.write_message(client.set_encodings(0) + client.update_request(16, 16), binary=True)
+    assert await asyncio.wait_for(connection.read_message(), 30)
+    await asyncio.to_thread(lab.start)
+    assert activity(lab)["connections"] == 1

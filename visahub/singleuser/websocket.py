@@ -63,7 +63,9 @@ class Frames:
         wanted = self._head_size()
         part, data = data[: wanted - len(self._head)], data[wanted - len(self._head) :]
         self._head += part
-        if len(self._head) == self._head_size():
+        if wanted == len(self._head) == 2:
+            self._check_head()
+        elif wanted == len(self._head):
             self._open_frame()
         return data
 
@@ -73,13 +75,16 @@ class Frames:
         more = {126: 2, 127: 8}.get(self._head[1] & 0x7F, 0)
         return 2 + more + _MASK_BYTES
 
-    def _open_frame(self) -> None:
-        first, second = self._head[:2]
+    def _check_head(self) -> None:
+        first, second = self._head
         kind, length = first & 0x0F, second & 0x7F
         if first & 0x70 or not second & _MASKED or kind not in {_CONTINUATION, _BINARY, _CLOSE, _PING, _PONG}:
             raise Violation(f"not a frame of a desktop's websocket: {bytes(self._head[:2]).hex()}")
         if kind >= _CLOSE and (length > _MAX_CONTROL or not first & _FINAL):
             raise Violation("a control frame that is too long")
+
+    def _open_frame(self) -> None:
+        kind, length = self._head[0] & 0x0F, self._head[1] & 0x7F
         if length > _MAX_CONTROL:
             length = int.from_bytes(self._head[2:-_MASK_BYTES], "big")
         self._kind, self._left, self._mask = kind, length, bytes(self._head[-_MASK_BYTES:])
