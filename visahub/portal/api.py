@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -148,17 +148,26 @@ class ApiActivity(Api):
         self.finish()
 
     def _time(self, field: str, value: object) -> datetime:
-        try:
-            when = datetime.fromisoformat(value) if isinstance(value, str) and len(value) <= 40 else None
-        except ValueError:
-            when = None
-        if when is None or when.tzinfo is None:
+        when = _moment(value)
+        if when is None:
             raise Refused(
                 f"{field} must be a time with its zone, like 2027-05-03T09:30:00+00:00.", rule=field, status=422
             )
         if when > self.portal.now() + CLOCK_SKEW:
             raise Refused(f"{field} is in the future. Set the machine's clock.", rule=field, status=422)
         return when
+
+
+def _moment(value: object) -> datetime | None:
+    """Gives a time in UTC, None for what is none, has no zone or lies outside of the calendar."""
+    # Python's reader passes over a NUL.
+    if not isinstance(value, str) or len(value) > 40 or not (value.isascii() and value.isprintable()):
+        return None
+    try:
+        when = datetime.fromisoformat(value)
+        return when.astimezone(UTC) if when.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
 
 
 class ApiOffers(Api):
