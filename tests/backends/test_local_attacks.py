@@ -297,6 +297,33 @@ def test_x11_a_tree_of_any_depth_is_removed_with_few_open_files(tmp_path: Path) 
 
 
 @as_root
+def test_x11_every_directory_is_taken_before_it_is_looked_into(
+    local: LocalWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever still has it open could fill it for ever, or put another one in its place."""
+    tree = local.root / "tree"
+    (tree / "a" / "b").mkdir(parents=True)
+    for path in (tree / "a" / "b" / "leaf", tree / "leaf"):
+        path.write_text("x")
+    for path in (tree, tree / "a", tree / "a" / "b"):
+        os.chown(path, local.ada.uid, local.ada.gid)
+        path.chmod(0o777)
+    seen = []
+    real = os.scandir
+
+    def looking(directory: int) -> object:
+        at = os.fstat(directory)
+        seen.append((at.st_uid, stat.S_IMODE(at.st_mode)))
+        return real(directory)
+
+    monkeypatch.setattr("visahub.backends.local_remove.os.scandir", looking)
+    remove_tree(tree)
+    assert not tree.exists()
+    assert len(seen) >= 3
+    assert set(seen) == {(0, 0o700)}
+
+
+@as_root
 async def test_x11_a_disk_mounted_in_the_run_directory_is_let_go_and_not_emptied(local: LocalWorld) -> None:
     """As `gvfs`, `sshfs` and others do below XDG_RUNTIME_DIR: their files are not the instance's."""
     launch, backend = local.launch(), local.backend()
