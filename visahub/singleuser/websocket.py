@@ -119,6 +119,8 @@ class WebLink(Link):
         # A frame must not begin within another one, nor after half of one.
         self._writing = asyncio.Lock()
         self._is_torn = False
+        # How many frames the kernel has taken, now and when it was last looked.
+        self._written = self._seen_written = 0
 
     async def read_into(self, buffer: memoryview) -> int:
         while not self._content:
@@ -155,9 +157,12 @@ class WebLink(Link):
             await self._write_frame(_BINARY, pieces)
 
     async def ping(self) -> None:
-        """Asks whether the browser is still there; not while a picture is under way, which says the same."""
+        """Asks whether the browser is still there; while a picture is under way, a step forward since says the same."""
         if not self._writing.locked():
             await self._write_frame(_PING, [b""])
+        elif self._written != self._seen_written:
+            self._seen_written = self._written
+            self.last_heard = time.monotonic()
 
     async def say_goodbye(self, code: int, reason: str) -> None:
         """Closes with a code and a reason that the page shows; waits a moment, so that both arrive."""
@@ -175,6 +180,7 @@ class WebLink(Link):
             self._is_torn = True
             await super().write_all([_head(kind, sum(map(len, pieces))), *pieces])
             self._is_torn = False
+            self._written += 1
 
 
 def goodbye(code: int, reason: str) -> bytes:
