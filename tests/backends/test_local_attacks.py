@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import grp
 import json
 import os
 import resource
@@ -20,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from visahub.backends import local_processes as processes
+from visahub.backends.local_accounts import is_system_group, unix_person
 from visahub.backends.local_remove import remove_tree
 from visahub.backends.local_runs import Record, Runs
 from visahub.model.errors import Failed
@@ -456,6 +458,16 @@ def resident() -> int:
     """Gives the memory of this process in KiB."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:"))
+
+
+@as_root
+def test_x14_an_account_with_the_name_of_the_proxys_group_does_not_become_it(local: LocalWorld) -> None:
+    """With an account comes a group of its name, which could be the one that may open everybody's sockets."""
+    person = unix_person(local.ada, local.root / "home")
+    assert grp.getgrnam(local.ada.username).gr_gid == person.gid
+    assert not is_system_group(local.ada.username)
+    assert not is_system_group("visahub-no-such-group")
+    assert is_system_group("daemon")
 
 
 @as_root

@@ -27,7 +27,7 @@ from ..model.offer import Hardware, Offer
 from . import local_launch as launches
 from . import local_problems as problems
 from .base import Backend
-from .local_accounts import Person, group_number, own_person, unix_person
+from .local_accounts import Person, group_number, is_system_group, own_person, unix_person
 from .local_groups import Groups
 from .local_machine import free_memory_mb, offer
 from .local_place import LocalPlace, is_running
@@ -76,7 +76,7 @@ class LocalBackend(Backend):
     ).tag(config=True)
     proxy_group = Unicode(
         help="The Unix group (name or number) of a proxy that is not root: it may use the sockets of instances, which "
-        "are closed to everybody else. Default: visahub-proxy where this machine has that group, else none, which is "
+        "are closed to everybody else. Default: visahub-proxy where that is a system group here, else none, which is "
         "right for a proxy that the Hub starts."
     ).tag(config=True)
     commands: Dict[str, list[str]] = Dict(
@@ -109,7 +109,7 @@ class LocalBackend(Backend):
         return str(Path(base) / "visahub")
 
     def _proxy_group_default(self) -> str:
-        return _PROXY_GROUP if os.geteuid() == 0 and group_number(_PROXY_GROUP) is not None else ""
+        return _PROXY_GROUP if os.geteuid() == 0 and is_system_group(_PROXY_GROUP) else ""
 
     def _use_unix_accounts_default(self) -> bool:
         return os.geteuid() == 0

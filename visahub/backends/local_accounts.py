@@ -73,6 +73,12 @@ def group_number(name: str) -> int | None:
         return None
 
 
+def is_system_group(name: str) -> bool:
+    """Tells whether a group is the system's own: the group of an account may have any name that its user chose."""
+    number = group_number(name)
+    return number is not None and number < _UID_MIN
+
+
 def _check(account: Account) -> None:
     if not is_username(account.username):
         raise _taken(account, "the name cannot be a Unix account")
