@@ -20,6 +20,7 @@ from visahub.portal import app as portal_app
 from visahub.portal import base as portal_base
 from visahub.portal import events
 from visahub.portal.limits import Buckets
+from visahub.singleuser import gate, rfb
 
 ROOT = Path(__file__).parents[1]
 MODULES = [file for file in sorted((ROOT / "visahub").rglob("*.py")) if "versions" not in file.parts]
@@ -91,6 +92,8 @@ def test_the_limits_are_those_of_the_code() -> None:
         ("choices of an instance", request.MAX_OPTIONS, request.MAX_EXPERIMENTS),
         ("name of an instance; notes", request.MAX_NAME, request.MAX_NOTES),
         ("starts at once", VisaSpawner.starts_at_once.default_value),
+        ("connections to one desktop", gate.MAX_CONNECTIONS, f"{gate.SILENT_SECONDS:.0f} s"),
+        ("text of one clipboard", rfb.MAX_CUT_TEXT // 1024, rfb.MAX_SIDE),
         ("tokens of one account", limits.MOST_TOKENS, limits.LONGEST_NOTE),
         ("failed logins in 5 minutes", authenticator.Throttle.most_by_name, authenticator.Throttle.most_by_address),
         ("live pages of one account", events.MOST_STREAMS, int(events.LIFETIME_SECONDS)),
