@@ -207,10 +207,12 @@ def test_a_folder_of_sockets_that_others_own_is_refused(tmp_path: Path, stranger
 SQUATTED = """
 import asyncio, os, socket
 from pathlib import Path
-from visahub.singleuser import privacy, runtime
+from visahub.singleuser import privacy, processes, runtime
 from visahub.singleuser.display import Display
 
 async def run():
+    # As the daemon does: else a program of the session that is just starting could stay behind.
+    processes.adopt_orphans()
     taken = []
     for name in ("\\0/tmp/.X11-unix/X51111", "/tmp/.X11-unix/X51112"):
         if name[0] == "/":
