@@ -39,6 +39,7 @@ class Round:
         self._handler = handler
         self._log = handler.log
         self._desk = Desk.of(handler.settings["config"])
+        self._ready: list[Any] = []
         handler.lost = {}
 
     async def run(self) -> dict[str, Any]:
@@ -49,6 +50,8 @@ class Round:
         metrics.round_done(report)
         again = await self._guarded("retry", self._start_again(report.retry)) or 0
         rows = await ask(parts.store.instances.live)
+        # Once for all parts of the round: each pass over a thousand servers asks the Hub's database.
+        self._ready = self._ready_spawners()
         await self._guarded("ends", self._notice_ends(rows))
         taken_up = await self._guarded("resume", self._take_up(rows)) or 0
         # While our database lacks what runs, the Hub's records may be all that is left of it.
@@ -92,14 +95,17 @@ class Round:
     async def _notice_ends(self, rows: Iterable[Instance]) -> None:
         """Lets the Hub take leave of what has ended, with its route and token, before its next poll."""
         live = {row.attempt for row in rows if row.want is Want.ON and row.phase in {Phase.STARTING, Phase.READY}}
-        ended = [spawner for spawner in self._ready_spawners() if spawner.attempt not in live]
+        ended = [spawner for spawner in self._ready if spawner.attempt not in live]
         await asyncio.gather(*(spawner.poll_and_notify() for spawner in ended))
 
     async def _take_up(self, rows: Iterable[Instance]) -> int:
         """Takes up what runs by our rows and what the Hub does not know, since its database came from a copy."""
         store, done = self._desk.parts.store, 0
+        known = {spawner.attempt for spawner in self._ready}
         for row in rows:
-            if row.phase is not Phase.READY or row.want is not Want.ON or self._is_active(row.owner, row.server_name):
+            if row.phase is not Phase.READY or row.want is not Want.ON or row.attempt in known:
+                continue
+            if self._is_active(row.owner, row.server_name):
                 continue
             user = self._handler.user_from_username(row.owner)
             if row.attempt in _without_token or not await resume.token_of(store, user, row):
@@ -174,10 +180,12 @@ class Round:
         if len(held) < 2:
             return
         current = orm.APIToken.find(db, service.api_token)
-        for token in held:
-            if current is not None and token.id != current.id:
-                db.delete(token)
-        db.commit()
+        older = [token for token in held if current is not None and token.id != current.id]
+        for token in older:
+            db.delete(token)
+        # A commit makes the Hub read everything that it holds again.
+        if older:
+            db.commit()
 
     async def _check_routes(self) -> int:
         """Notices a proxy that was restarted: without this its routes are missing for `last_activity_interval`."""
@@ -194,15 +202,17 @@ class Round:
 
     def _addresses(self, attempts: set[str]) -> Mapping[str, str]:
         """Gives where the Hub itself asks whether a server is up, by attempt."""
-        return _Addresses({one.attempt: one for one in self._ready_spawners() if one.attempt in attempts})
+        return _Addresses({one.attempt: one for one in self._ready if one.attempt in attempts})
 
     def _expected_routes(self) -> Iterable[str]:
         yield self._handler.hub.routespec
         for service in self._handler.settings["services"].values():
             if service.server is not None:
                 yield service.proxy_spec
-        for spawner in self._ready_spawners():
-            yield spawner.proxy_spec
+        for spawner in self._ready:
+            # A route of one that has ended meanwhile would lead nowhere.
+            if spawner.ready:
+                yield spawner.proxy_spec
 
     def _ready_spawners(self) -> list[Any]:
         return [spawner for user in self._handler.users.values() for spawner in user.spawners.values() if spawner.ready]
