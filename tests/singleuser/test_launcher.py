@@ -119,13 +119,22 @@ def test_it_answers_on_its_private_socket(instance: Instance) -> None:
 
 
 def test_it_opens_the_start_page_beside_the_experiment(instance: Instance) -> None:
-    status, location, _ = instance.ask("")
+    assert instance.ask("")[1].rstrip("?") == f"{PREFIX}visahub/start"
+    status, location, _ = instance.ask("visahub/start")
     assert status == 302
     assert location.rstrip("&") == f"{PREFIX}lab/tree/start-p700001.ipynb?file-browser-path=%2Fexperiments%2Fp700001"
     assert (instance.place.home / "start-p700001.ipynb").read_bytes() == start.TEMPLATE.read_bytes()
     assert instance.ask("lab/tree/start-p700001.ipynb")[0] == 200
     entries = json.loads(instance.ask("api/contents")[2])["content"]
     assert "experiments" in {entry["name"] for entry in entries}
+
+
+def test_strangers_are_led_to_the_login_and_told_no_proposal(instance: Instance) -> None:
+    for address in ("", "visahub/start"):
+        status, location, body = instance.ask(address, token="")
+        assert status == 302
+        assert "p700001" not in location + body
+    assert "/oauth2/authorize" in location
 
 
 def test_what_the_facility_does_not_want_is_off(instance: Instance) -> None:

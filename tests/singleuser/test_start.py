@@ -18,10 +18,10 @@ def environ(folder: Path, *proposals: str) -> dict[str, str]:
 
 def test_the_first_experiment_is_opened(tmp_path: Path) -> None:
     given = environ(tmp_path, "p700001", "p700002")
-    assert start.default_url(given, tmp_path) == "/lab/tree/start-p700001.ipynb"
+    assert start.page(given, tmp_path) == "/lab/tree/start-p700001.ipynb"
     (tmp_path / "experiments" / "p700001").mkdir(parents=True)
     expected = "/lab/tree/start-p700001.ipynb?file-browser-path=%2Fexperiments%2Fp700001"
-    assert start.default_url(given, tmp_path) == expected
+    assert start.page(given, tmp_path) == expected
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '[{"proposal": 3}]', '{"a": 1}'])
@@ -29,8 +29,8 @@ def test_without_an_experiment_there_is_still_a_page(tmp_path: Path, text: str) 
     (tmp_path / "x.json").write_text(text)
     given = {"VISAHUB_EXPERIMENTS": str(tmp_path / "x.json")}
     assert start.read_experiments(given) == []
-    assert start.default_url(given, tmp_path) == "/lab/tree/start.ipynb"
-    assert start.default_url({}, tmp_path) == "/lab/tree/start.ipynb"
+    assert start.page(given, tmp_path) == "/lab/tree/start.ipynb"
+    assert start.page({}, tmp_path) == "/lab/tree/start.ipynb"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def _load_jupyter_server_extension(app: Any) -> None:
         [
             (url_path_join(base, "visahub", "desktop", "socket"), DesktopSocket),
             (url_path_join(base, "visahub", "activity"), ActivityHandler),
+            (url_path_join(base, *start.ADDRESS.split("/")), StartHandler, {"home": Path(app.root_dir)}),
         ],
     )
     # Absent in a server that no Hub has started.
@@ -63,6 +64,20 @@ def _load_jupyter_server_extension(app: Any) -> None:
     app.web_app.add_transform(assets.Packed)
     shared.begin()
     PeriodicCallback(shared.check, assets.PERIOD_SECONDS * 1000, jitter=0.1).start()
+
+
+class StartHandler(JupyterHandler):
+    """Leads to the start page. The server leads everybody here, and nobody further who is not logged in."""
+
+    auth_resource = "server"
+
+    def initialize(self, home: Path) -> None:
+        self._home = home
+
+    @authenticated
+    @authorized
+    def get(self) -> None:
+        self.redirect(url_path_join(self.base_url, start.page(os.environ, self._home)))
 
 
 class ActivityHandler(APIHandler):

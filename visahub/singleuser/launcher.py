@@ -55,10 +55,9 @@ def prepare(environ: os._Environ[str] | dict[str, str], home: Path) -> None:
 
 def arguments(environ: Mapping[str, str], home: Path) -> list[str]:
     """Gives the server's settings. They stay inside this process: nothing of them is in `ps`, and none is a secret."""
-    url = start.default_url(environ, home)
     given = [
         f"--ServerApp.root_dir={home}",
-        f"--ServerApp.default_url={url}",
+        f"--ServerApp.default_url=/{start.ADDRESS}",
         f"--HubOAuth.cache_max_age={_LOGIN_CACHE_SECONDS}",
     ]
     if os.geteuid() == 0:

@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 TEMPLATE = Path(__file__).with_name("start.ipynb")
+# What an instance opens first. It tells nothing of the experiments: strangers are led here, too, before their login.
+ADDRESS = "visahub/start"
 # Larger is not a list of experiments.
 _MAX_BYTES = 1_000_000
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -37,7 +39,7 @@ def notebook_name(environ: Mapping[str, str]) -> str:
     return f"start-{proposal}.ipynb" if proposal else "start.ipynb"
 
 
-def default_url(environ: Mapping[str, str], home: Path) -> str:
+def page(environ: Mapping[str, str], home: Path) -> str:
     """Gives the page that JupyterLab opens: the start notebook, beside the first experiment in the file browser."""
     if not TEMPLATE.is_file():
         return "/lab"
