@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Error, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Error, Page, Request, expect
 from tornado.web import RequestHandler
 
 from tests.services.hub import USER_PASSWORD, RunningHub, running, wait_until
@@ -253,15 +253,21 @@ def test_x2_another_origin_changes_nothing(context: BrowserContext, hub: Running
 
 def visit(page: Page, hub: RunningHub, origin: str, script: str, argument: Any) -> bool:
     """Opens a page of the other origin that goes on to the Hub by a script; tells whether it has arrived."""
-    downloads: list[Any] = []
     page.goto(origin)
-    page.once("download", downloads.append)
+    asked: list[str] = []
+
+    def note(request: Request) -> None:
+        asked.append(request.url)
+
+    page.on("request", note)
     try:
         with page.expect_navigation(url=re.compile(re.escape(hub.url)), wait_until="commit", timeout=20_000):
             page.evaluate(script, argument)
     except Error:
         # A download leaves the page where it is, and a page that goes on at once is not seen to arrive.
-        return bool(downloads) or page.url.startswith(hub.url)
+        return any(address.startswith(hub.url) for address in asked)
+    finally:
+        page.remove_listener("request", note)
     return True
 
 
