@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from prometheus_client import Metric
+from prometheus_client import REGISTRY, Metric
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.services.hub import running, wait_until
+from visahub.flows.reconcile import Action, Report
 from visahub.hub import metrics as hub_metrics
 from visahub.model.instance import new_instance_id
 from visahub.portal import metrics as portal_metrics
@@ -113,7 +114,7 @@ def test_what_happens_is_counted(asking: Asking) -> None:
     assert value(portal, "process_resident_memory_bytes") > 10**6
 
 
-def test_a_place_that_is_away_and_a_stray_without_a_row_are_told(asking: Asking) -> None:
+def test_a_place_that_is_away_is_told(asking: Asking) -> None:
     away = asking.hub.state / "away"
     away.touch()
     try:
@@ -122,6 +123,18 @@ def test_a_place_that_is_away_and_a_stray_without_a_row_are_told(asking: Asking)
     finally:
         away.unlink()
     wait_until(lambda: value(of_hub(asking), "visahub_backend_up", backend="local") == 1, "it is back")
+
+
+def test_what_a_round_found_is_told() -> None:
+    hub_metrics.round_done(
+        Report(unknown=["a", "b"], done=[("i1", Action.LOST)], unavailable=["far"], seconds={"far": 2.0})
+    )
+    assert REGISTRY.get_sample_value("visahub_unknown_strays") == 2
+    assert REGISTRY.get_sample_value("visahub_round_actions_total", {"action": "lost"}) == 1
+    assert REGISTRY.get_sample_value("visahub_backend_up", {"backend": "far"}) == 0
+    assert REGISTRY.get_sample_value("visahub_look_failures_total", {"backend": "far"}) == 1
+    hub_metrics.round_done(Report())
+    assert REGISTRY.get_sample_value("visahub_unknown_strays") == 0
 
 
 def test_each_metric_has_help_and_a_name_with_its_unit(asking: Asking) -> None:
