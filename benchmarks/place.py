@@ -33,7 +33,7 @@ class All(RequestHandler):
     """GET: all names below a prefix, in one answer."""
 
     def get(self, prefix: str) -> None:
-        self.finish(json.dumps([name for name in _names if name.startswith(prefix)]))
+        self.finish(json.dumps([name for name in _names if name[: len(prefix)] == prefix]))
 
 
 class Up(RequestHandler):

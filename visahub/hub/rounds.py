@@ -96,7 +96,13 @@ class Round:
         """Lets the Hub take leave of what has ended, with its route and token, before its next poll."""
         live = {row.attempt for row in rows if row.want is Want.ON and row.phase in {Phase.STARTING, Phase.READY}}
         ended = [spawner for spawner in self._ready if spawner.attempt not in live]
-        await asyncio.gather(*(spawner.poll_and_notify() for spawner in ended))
+        await asyncio.gather(*(self._notice_end(spawner) for spawner in ended))
+
+    async def _notice_end(self, spawner: Any) -> None:
+        has_ended = await spawner.poll_and_notify() is not None
+        if has_ended and spawner.ready:
+            # A stop that met the very end of a start: the Hub answered it with 500, and looks after this no more.
+            await self._handler.stop_single_user(spawner.user, spawner.name)
 
     async def _take_up(self, rows: Iterable[Instance]) -> int:
         """Takes up what runs by our rows and what the Hub does not know, since its database came from a copy."""
