@@ -15,16 +15,13 @@ from ..flows import end, launch
 from ..flows.launch import Admission
 from ..model.errors import Refused, Unavailable, VisahubError
 from ..model.instance import Instance, Phase, Want
-from ..model.launch import Launch, Step
+from ..model.launch import Step
 from ..model.request import StartRequest
 from ..store.database import ask
-from . import form, handlers, limits, metrics, resume
+from . import form, handlers, launches, limits, metrics, resume
 from .desk import Desk, now
-from .portal import connect_address, public_address
 from .refusals import spoken
 
-# Where a spawned server would get more than it needs: old names of the same token, and the Hub's own settings.
-_NOT_FOR_INSTANCES = {"JPY_API_TOKEN", "JUPYTERHUB_OAUTH_SCOPES", "JUPYTERHUB_ADMIN_ACCESS"}
 _PROGRESS_SECONDS = 0.5
 
 # The Hub loads its spawner class before it makes its list of addresses.
@@ -159,26 +156,7 @@ class VisaSpawner(Spawner):
         return address
 
     async def _launched(self, admission: Admission, backend: Backend, passed: Callable[[Step], None]) -> str:
-        parts, instance, request = self.desk.parts, admission.instance, admission.instance.request
-        return await launch.run(
-            parts.store,
-            backend,
-            Launch(
-                instance_id=instance.id,
-                attempt=instance.attempt,
-                deployment=parts.settings.deployment,
-                name=instance.name,
-                account=admission.account,
-                experiments=admission.experiments,
-                environment=admission.environment,
-                hardware=admission.hardware,
-                resolution=request.resolution,
-                keyboard=request.keyboard,
-                environ=self.get_env(),
-            ),
-            now,
-            passed,
-        )
+        return await launch.run(self.desk.parts.store, backend, launches.of(self, admission), now, passed)
 
     async def _go_on(self, admission: Admission) -> str:
         """Runs a start again that the Hub's death interrupted, under its attempt."""
@@ -187,15 +165,7 @@ class VisaSpawner(Spawner):
 
     def get_env(self) -> dict[str, str]:
         """Gives all that an instance is told: nothing of the Hub's own environment."""
-        settings = self.desk.parts.settings
-        portal = connect_address(self.user.settings, settings.portal_connect_url or settings.portal_url)
-        told = {
-            "VISAHUB_PORTAL": portal,
-            "VISAHUB_PORTAL_PUBLIC": public_address(self.user.settings),
-            "VISAHUB_HUB": f"{self.hub.public_host}{self.hub.base_url}",
-        }
-        environ = {**super().get_env(), **told}
-        return {key: value for key, value in environ.items() if value and key not in _NOT_FOR_INSTANCES}
+        return launches.environ(self, super().get_env())
 
     async def poll(self) -> int | None:
         """Tells from our row and the shared look whether the instance runs: None for yes, and for "cannot tell"."""
