@@ -147,7 +147,7 @@ def test_x21_activity_for_another_instance_is_as_if_it_were_absent(asking: Askin
         assert row is not None
         assert row.last_input is None
     # A person's token is not an instance's.
-    assert inside.tell(body, token=asking.token("alice")).status_code == 404
+    assert inside.tell(body, token=asking.token("alice")).status_code == 403
     assert httpx.post(f"{asking.hub.url}{PORTAL}api/instances/{inside.id}/activity", json=body).status_code == 401
 
 
