@@ -8,6 +8,8 @@ import json
 import os
 import struct
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -286,3 +288,26 @@ async def test_x22_an_encrypted_connection_is_joined_and_a_browser_that_never_re
         assert resident(lab.pid) - before < 10 * 1024
         await connection.write_message("text")
         assert activity(lab)["desktop"] == "running"
+
+
+def test_a_stop_amid_a_log_line_is_not_lost(place: Place) -> None:
+    """Jupyter's own handler of SIGTERM fails when it interrupts the log; every answer is a line of it."""
+    for _ in range(4):
+        lab = Lab(place)
+        lab.start()
+        ended = threading.Event()
+
+        def ask(lab: Lab = lab, ended: threading.Event = ended) -> None:
+            while not ended.is_set():
+                lab.get("/api/status")
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            time.sleep(0.5)
+            lab.stop()
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join(60)
