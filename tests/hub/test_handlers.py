@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.services.hub import ROOT
 from visahub.model.instance import new_instance_id
 
 from .conftest import Asking, choices
@@ -61,3 +64,16 @@ def test_records_of_stopped_instances_stay(asking: Asking) -> None:
     for _ in range(3):
         asking.hub.round()
     assert asking.hub.server("alice", server) is not None
+
+
+def test_a_hub_with_another_spawner_stays_as_it_is() -> None:
+    """A Hub imports all spawners that are installed, only to list their names."""
+    code = """
+from jupyterhub import apihandlers, handlers
+from jupyterhub.handlers.base import BaseHandler
+before = list(apihandlers.default_handlers), list(handlers.default_handlers), BaseHandler.prepare
+import visahub.hub.spawner, visahub.hub.authenticator
+assert before == (list(apihandlers.default_handlers), list(handlers.default_handlers), BaseHandler.prepare)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

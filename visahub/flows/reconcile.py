@@ -56,6 +56,8 @@ class Report:
     unknown: list[str] = field(default_factory=list)
     # Backends that could not be asked: nothing of theirs was changed.
     unavailable: list[str] = field(default_factory=list)
+    # Every instance that is not gone, as this round read it, before it did anything.
+    rows: list[Instance] = field(default_factory=list, compare=False, repr=False)
     # How long each backend took to answer or to fail, in seconds.
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
@@ -104,7 +106,8 @@ async def reconcile(
     report = Report()
     # The look comes before the rows: whatever it shows had its row committed before.
     looks = await _looks(backends, report)
-    rows = {row.attempt: row for row in await ask(store.instances.live)}
+    report.rows = await ask(store.instances.live)
+    rows = {row.attempt: row for row in report.rows}
     work: list[Coroutine[Any, Any, None]] = []
     for row in rows.values():
         if row.backend in looks:

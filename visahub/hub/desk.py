@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -93,9 +93,16 @@ class Desk:
 
     async def row_at_last(self, username: str, server_name: str) -> Instance | None:
         """Gives the row behind a Hub server, however long the database is away."""
+        return await self._at_last(lambda: ask(self.row, username, server_name))
+
+    async def attempt_at_last(self, attempt: str) -> Instance | None:
+        """Gives the row that carries an attempt, however long the database is away; for a thousand at once."""
+        return await self._at_last(lambda: self.rows.row(attempt))
+
+    async def _at_last(self, question: Callable[[], Awaitable[Instance | None]]) -> Instance | None:
         while True:
             try:
-                return await ask(self.row, username, server_name)
+                return await question()
             except Unavailable:
                 await asyncio.sleep(_AGAIN_SECONDS)
 

@@ -19,9 +19,8 @@ from ..model.errors import Unavailable
 from . import guard, limits, metrics
 from .desk import Desk
 from .doors import ServerDoor, SpawnPage
-from .portal import SERVICE, page_address
+from .portal import ROUND_SCOPE, SERVICE, page_address
 from .rounds import Round
-from .settings import ROUND_SCOPE
 
 _busy = asyncio.Lock()
 

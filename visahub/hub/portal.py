@@ -8,6 +8,8 @@ from urllib.parse import urlencode
 from jupyterhub.app import JupyterHub
 
 SERVICE = "visahub"
+# What the portal's own token may ask for.
+ROUND_SCOPE = "custom:visahub:round"
 
 
 class Site:

@@ -49,7 +49,8 @@ class Round:
         report = await reconcile.reconcile(parts.store, parts.backends, now, grace_seconds=parts.settings.grace_seconds)
         metrics.round_done(report)
         again = await self._guarded("retry", self._start_again(report.retry)) or 0
-        rows = await ask(parts.store.instances.live)
+        # A quiet round has nothing new to read.
+        rows = await ask(parts.store.instances.live) if report.done else report.rows
         # Once for all parts of the round: each pass over a thousand servers asks the Hub's database.
         self._ready = self._ready_spawners()
         await self._guarded("ends", self._notice_ends(rows))
@@ -111,7 +112,7 @@ class Round:
         for row in rows:
             if row.phase is not Phase.READY or row.want is not Want.ON or row.attempt in known:
                 continue
-            if self._is_active(row.owner, row.server_name):
+            if self._is_active(row.owner, row.server_name) or not await self._still_runs(row):
                 continue
             user = self._handler.user_from_username(row.owner)
             if row.attempt in _without_token or not await resume.token_of(store, user, row):
@@ -127,6 +128,11 @@ class Round:
             except Exception as error:
                 self._log.error("%s of %s could not be taken up: %s", row.server_name, row.owner, error)
         return done
+
+    async def _still_runs(self, row: Instance) -> bool:
+        """Tells whether nobody has ended an instance since its row was read."""
+        now = await ask(self._desk.parts.store.instances.get, row.id)
+        return now is not None and (now.attempt, now.phase, now.want) == (row.attempt, row.phase, row.want)
 
     async def _drop_records(self, rows: Iterable[Instance]) -> int:
         """Drops the Hub's records of servers that were never admitted, so that refused options do not stay."""

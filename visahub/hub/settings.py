@@ -15,10 +15,9 @@ from traitlets.config import Config
 
 from .. import build, proxy
 from ..flows.descriptors import expect_shortage
-from . import lease, limits, logs, own_database
-from .portal import SERVICE, Site, portal_address
+from . import handlers, lease, limits, logs, own_database
+from .portal import ROUND_SCOPE, SERVICE, Site, portal_address
 
-ROUND_SCOPE = "custom:visahub:round"
 # One slow answer of an instance or of the proxy must not hold a request of the Hub for aiohttp's 300 s.
 _HTTP_SECONDS = 20
 _DAY = 24 * 3600
@@ -143,6 +142,8 @@ def _prepare(c: Config) -> None:
         expect_shortage()
     parts = build.parts(c)
     limits.apply()
+    # Not when the spawner is imported: a Hub that only lists all spawners there are does that, too.
+    handlers.register()
     _make_private(_hubs_url(c))
     own_database.watch_over()
     if parts.settings.database_url.startswith("sqlite:///"):

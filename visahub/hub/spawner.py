@@ -1,4 +1,4 @@
-"""The Hub's door to visahub, `c.JupyterHub.spawner_class = "visahub"`: rules are in `flows/`, truth in `store/`."""
+"""The Hub's door to visahub, the spawner that `configure(c)` sets: rules are in `flows/`, truth in `store/`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ from traitlets import Integer, Unicode, default
 from ..backends.base import Backend
 from ..flows import end, launch
 from ..flows.launch import Admission
+from ..flows.patience import surely
 from ..model.errors import Refused, Unavailable, VisahubError
 from ..model.instance import Instance, Phase, Want
 from ..model.launch import Step
 from ..model.request import StartRequest
 from ..store.database import ask
-from . import form, handlers, launches, limits, metrics, resume
+from . import form, launches, limits, metrics, resume
 from .desk import Desk, now
 from .refusals import spoken
 
 _PROGRESS_SECONDS = 0.5
-
-# The Hub loads its spawner class before it makes its list of addresses.
-handlers.register()
 
 
 class VisaSpawner(Spawner):
@@ -103,14 +101,14 @@ class VisaSpawner(Spawner):
                 rule="default-server",
                 status=400,
             )
-        desk = self.desk
+        desk, parts = self.desk, self.desk.parts
         self._is_begun = lost is not None
         if lost is not None:
             return await ask(desk.again, lost)
-        account = await ask(desk.account, self.user.name)
+        account = await surely(desk.account, self.user.name)
         request = StartRequest.read(options)
-        seconds = desk.parts.settings.start_seconds
-        return await ask(launch.admit, desk.parts.store, desk.parts.menu, account, self.name, request, now(), seconds)
+        seconds = parts.settings.start_seconds
+        return await surely(launch.admit, parts.store, parts.menu, account, self.name, request, now(), seconds)
 
     async def _forget(self) -> None:
         """Takes refused options out of the Hub's database: what was admitted last comes back, or nothing."""
@@ -212,11 +210,10 @@ class VisaSpawner(Spawner):
         """Gives the address after a restart of the Hub. A start that the Hub's death interrupted goes on here."""
         try:
             # "Could not ask" must not look like "not there": the Hub would stop what it then does not reach.
-            row = await self.desk.row_at_last(self.user.name, self.name)
-            if row is not None and row.attempt == self.attempt and row.phase is Phase.STARTING:
+            row = await self.desk.attempt_at_last(self.attempt)
+            if row is not None and row.phase is Phase.STARTING:
                 await asyncio.shield(self.desk.keep(self._go_on(await ask(self.desk.again, row))))
-                row = await self.desk.row_at_last(self.user.name, self.name)
-            row = row if row is not None and row.attempt == self.attempt else None
+                row = await self.desk.attempt_at_last(self.attempt)
             if row is not None and row.address:
                 self._set_address(row.address)
             if row is not None and row.phase is Phase.READY:
