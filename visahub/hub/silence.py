@@ -21,9 +21,9 @@ SENTENCE = (
 )
 _ANSWER_SECONDS = 8.0
 # One that answered is asked again after so long; one that did not, in the next round.
-_PERIOD_SECONDS = 10.0
+_PERIOD_SECONDS = 20.0
 # So many are asked in one round at most, those first that were not asked for longest.
-_AT_ONCE = 25
+_AT_ONCE = 12
 # An answer may be late once: the garbage collector of a server with many notebooks takes seconds.
 _MISSES = 2
 
