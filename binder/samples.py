@@ -29,7 +29,7 @@ def main(experiments: Path, data: Path, home: Path) -> None:
     folder.mkdir(exist_ok=True)
     # JupyterLab's own setting wins over the server's when it is JupyterLab that is started.
     for name, section in (("jupyter_server_config", "ServerApp"), ("jupyter_lab_config", "LabApp")):
-        setting = {section: {"default_url": start.default_url(environ, home)}}
+        setting = {section: {"default_url": start.page(environ, home)}}
         (folder / f"{name}.json").write_text(json.dumps(setting), encoding="utf-8")
     # `start` reads these at each start of the image.
     (home / ".local" / "share" / "visahub" / "environ").write_text(

@@ -6,9 +6,8 @@ import asyncio
 
 import pytest
 
-from visahub.flows.patience import patiently, surely, undisturbed
+from visahub.flows.patience import patiently, undisturbed
 from visahub.model.errors import Refused, Unavailable
-from visahub.store.asking import AWAY, UNSURE
 
 
 class Answers:
@@ -29,14 +28,6 @@ async def test_it_asks_again_when_nobody_answers() -> None:
 async def test_it_gives_up_in_the_end() -> None:
     with pytest.raises(Unavailable, match="c"):
         await patiently(Answers(Unavailable("a"), Unavailable("b"), Unavailable("c")))
-
-
-async def test_what_may_happen_once_is_asked_again_only_while_it_surely_has_not_happened() -> None:
-    assert await surely(Answers(Unavailable(AWAY), Unavailable(AWAY), "yes")) == "yes"
-    answers = Answers(Unavailable(AWAY), Unavailable(UNSURE), "a second time")
-    with pytest.raises(Unavailable, match="Reload"):
-        await surely(answers)
-    assert answers.answers == ["a second time"]
 
 
 async def test_a_refusal_is_an_answer() -> None:

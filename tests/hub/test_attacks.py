@@ -160,7 +160,8 @@ def test_x1_nobody_gets_into_an_instance(asking: Asking, lab: str, who: str) -> 
     cut = f"/user/alice/{lab}"
     found = [route for route in routes(asking, f"{cut}/") if route["pattern"].startswith(cut)]
     ours = {route["handler"] for route in found if route["handler"].startswith("visahub.")}
-    assert ours == {f"visahub.singleuser.extension.{name}" for name in ("ActivityHandler", "DesktopSocket")}
+    names = ("ActivityHandler", "DesktopSocket", "StartHandler")
+    assert ours == {f"visahub.singleuser.extension.{name}" for name in names}
     token = {"nobody": "", "wrong": "wrong", "bob": asking.token("bob"), "another-instance": tiny_token(asking)[1]}[who]
     headers = {"Authorization": f"token {token}"} if token else {}
     with httpx.Client(base_url=asking.hub.url, headers=headers, timeout=60) as client:

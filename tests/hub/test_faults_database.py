@@ -29,6 +29,8 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
         made = Asking(hub)
         made.experiments(OWN, OTHERS)
         wait_until(hub.has_portal, "the portal answers")
+        # A Hub that has not yet seen its services up would end itself.
+        wait_until(hub.is_settled, "the Hub has finished its start")
         yield made
         made.store.close()
 

@@ -19,7 +19,7 @@ requests = st.builds(
     experiments=st.lists(plain.filter(bool), max_size=MAX_EXPERIMENTS, unique=True).map(tuple),
     environment=keys,
     hardware=keys,
-    name=plain.map(str.strip),
+    name=plain.map(lambda text: " ".join(text.split())),
     resolution=st.sampled_from(RESOLUTIONS),
     keyboard=st.sampled_from(sorted(KEYBOARDS)),
     notes=plain.map(str.strip),

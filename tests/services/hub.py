@@ -238,8 +238,9 @@ class RunningHub:
 
     def is_settled(self) -> bool:
         """Tells whether the last start of the Hub is complete, with its services."""
-        log = self.log.read_text(errors="replace")
-        return log.count("JupyterHub is now running") == log.count("Running JupyterHub version")
+        # Those before may have been killed in the middle.
+        last = self.log.read_text(errors="replace").rpartition("Running JupyterHub version")[2]
+        return "JupyterHub is now running" in last
 
     def has_portal(self) -> bool:
         """Tells whether the portal answers through the proxy."""

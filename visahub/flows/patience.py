@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from ..model.errors import Unavailable
-from ..store.asking import UNSURE
 from ..store.database import ask
 
 _R = TypeVar("_R")
@@ -25,21 +24,6 @@ async def patiently(function: Callable[..., _R], *args: Any, **kwargs: Any) -> _
         try:
             return await ask(function, *args, **kwargs)
         except Unavailable:
-            await asyncio.sleep(pause)
-    return await ask(function, *args, **kwargs)
-
-
-async def surely(function: Callable[..., _R], *args: Any, **kwargs: Any) -> _R:
-    """Asks for a change that must not happen twice: again after short pauses, as long as it surely has not happened.
-
-    Ten people who start at once make the database late; raises Unavailable when it stays so.
-    """
-    for pause in PAUSES_SECONDS[:2]:
-        try:
-            return await ask(function, *args, **kwargs)
-        except Unavailable as error:
-            if error.sentence == UNSURE:
-                raise
             await asyncio.sleep(pause)
     return await ask(function, *args, **kwargs)
 

@@ -13,7 +13,6 @@ from traitlets import Integer, Unicode, default
 from ..backends.base import Backend
 from ..flows import end, launch
 from ..flows.launch import Admission
-from ..flows.patience import surely
 from ..model.errors import Refused, Unavailable, VisahubError
 from ..model.instance import Instance, Phase, Want
 from ..model.launch import Step
@@ -105,10 +104,10 @@ class VisaSpawner(Spawner):
         self._is_begun = lost is not None
         if lost is not None:
             return await ask(desk.again, lost)
-        account = await surely(desk.account, self.user.name)
+        account = await ask(desk.account, self.user.name)
         request = StartRequest.read(options)
         seconds = parts.settings.start_seconds
-        return await surely(launch.admit, parts.store, parts.menu, account, self.name, request, now(), seconds)
+        return await ask(launch.admit, parts.store, parts.menu, account, self.name, request, now(), seconds)
 
     async def _forget(self) -> None:
         """Takes refused options out of the Hub's database: what was admitted last comes back, or nothing."""
